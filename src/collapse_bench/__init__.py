@@ -1,0 +1,1 @@
+"""collapse-bench: generative image models retrained on their own samples, measured under one protocol."""

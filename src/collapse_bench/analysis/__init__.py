@@ -1,0 +1,1 @@
+"""Analysis: records to tables, intervals, figures and reports; imports no torch."""

@@ -1,0 +1,1 @@
+"""Data sets: the only readers of raw data."""

@@ -1,0 +1,1 @@
+"""Encoders: maps from images to features in which images are compared."""

@@ -1,0 +1,79 @@
+"""What an encoder is: a recipe that gives, for one set of real images, a fixed map from images to features."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from collapse_bench.pool import Pool
+from collapse_bench.store import Store
+from collapse_bench.types import ImageSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Images as a metric sees them.
+
+    Args:
+        features: one row per image.
+        probabilities: class probabilities of the frozen classifier, or ``None`` where the encoder has no classes.
+    """
+
+    features: Float[Tensor, "n d"]
+    probabilities: Float[Tensor, "n k"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class FittedEncoder(nn.Module, ABC):
+    """A fixed map from images to features; it is never trained again."""
+
+    has_probabilities: bool = False
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Encoded:
+        """Features (and class probabilities, where there are classes) of one batch.
+
+        Args:
+            images: uint8 or float32 images, on the encoder's device.
+        """
+
+    @final
+    @torch.no_grad()
+    def encode(self, images: Tensor, batch_size: int = 1000) -> Encoded:
+        """Features of any number of images, on the CPU.
+
+        Args:
+            images: uint8 or float32 images on any device.
+            batch_size: images encoded at once; features do not depend on it beyond float arithmetic.
+        """
+        self.eval()
+        device = next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
+        batches = [self(batch.to(device)) for batch in images.split(batch_size)]
+        features = torch.cat([batch.features.cpu() for batch in batches])
+        probabilities = [batch.probabilities.cpu() for batch in batches if batch.probabilities is not None]
+        return Encoded(features, torch.cat(probabilities) if probabilities else None)
+
+    @final
+    def accuracy(self, images: Tensor, labels: Int64[Tensor, " n"]) -> float | None:
+        """Share of images whose most probable class is their label, in [0, 1]; None without classes."""
+        probabilities = self.encode(images).probabilities
+        return None if probabilities is None else (probabilities.argmax(1) == labels).double().mean().item()
+
+
+class Encoder(ABC):
+    """A recipe for features. Concrete encoders are frozen dataclasses."""
+
+    @abstractmethod
+    def fit(self, real: Pool, spec: ImageSpec, store: Store) -> FittedEncoder:
+        """The encoder for these real images; trained at most once per content, then read from the store.
+
+        Args:
+            real: the real training pool, never the held-out images.
+            spec: shape and classes of the images.
+            store: where trained weights are kept.
+        """

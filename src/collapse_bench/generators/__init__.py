@@ -1,0 +1,1 @@
+"""Generators: families of models and how they are fitted."""

@@ -1,0 +1,1 @@
+"""Metrics: numbers that compare generated images with held-out real ones."""

@@ -1,0 +1,1 @@
+"""Mitigations: weigh before fitting, refine after it, curate after sampling."""

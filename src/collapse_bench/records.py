@@ -1,0 +1,134 @@
+"""Records: what is written down about one generation, as JSON, every number with its sample size."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+SCHEMA = 1
+"""Version of the layout of a record; readers refuse others."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of one metric.
+
+    Args:
+        metric: name of the number, for example ``"recall"``.
+        of: what was measured: ``"model"`` (fresh samples of the model), ``"kept"`` (the curated output that goes
+            to the next generation) or ``"control"`` (held-out real images: the real-vs-real floor).
+        value: the number; NaN where it is not defined for these samples, also after an infinite one was stored.
+        num_samples: images measured.
+        num_reference: held-out real images measured against.
+        better: ``"lower"``, ``"higher"``, ``"one"`` (1 is ideal), or ``"floor"`` (best at the real-vs-real floor).
+        low: lower end of a 95 % interval over the finite sample, where the metric has one.
+        high: upper end.
+    """
+
+    metric: str
+    of: str
+    value: float
+    num_samples: int
+    num_reference: int
+    better: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one generation cost, counted by the loop.
+
+    Args:
+        gradient_steps: optimiser steps of all fits, also of those that were reused from the store.
+        networks_trained: networks fitted, likewise.
+        candidates: candidate images drawn for the pool.
+        kept: images kept of them.
+        network_evaluations_per_sample: forward passes of the model per candidate.
+        real_images_seen: distinct real images each trained part has seen, by part.
+        reused: fits and artefacts that came from the store.
+        seconds: wall time by phase (``fit``, ``sample``, ``measure``, ...).
+    """
+
+    gradient_steps: int = 0
+    networks_trained: int = 0
+    candidates: int = 0
+    kept: int = 0
+    network_evaluations_per_sample: int = 0
+    real_images_seen: Mapping[str, int] = field(default_factory=dict)
+    reused: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that is written down about one generation.
+
+    Args:
+        generation: 0 is the model fitted on real images only.
+        seed: seed of the chain.
+        scores: the numbers.
+        train_pool: images trained on, by birth (``"real"``, ``"gen_000"``, ...).
+        kept_labels: where the labels of the kept images come from (``"condition"`` or ``"none"``).
+        num_parameters: parameters of the model.
+        losses: training loss, as (step, mean since the previous entry).
+        encoder: content hash of the encoder and the reference set; scores with different ones do not compare.
+        spent: what the generation cost.
+    """
+
+    generation: int
+    seed: int
+    scores: tuple[Score, ...]
+    train_pool: Mapping[str, int]
+    kept_labels: str
+    num_parameters: int
+    losses: tuple[tuple[int, float], ...]
+    encoder: str
+    spent: Spent
+    schema: int = SCHEMA
+
+    def score(self, metric: str, of: str = "model") -> float:
+        """The value of one number.
+
+        Raises:
+            KeyError: if it was not measured.
+        """
+        for score in self.scores:
+            if (score.metric, score.of) == (metric, of):
+                return score.value
+        raise KeyError(f"generation {self.generation} has no {metric!r} of {of!r}")
+
+    @property
+    def deterministic(self) -> dict[str, Any]:
+        """The record without what a clock or a cache decides: equal between two equal runs on one machine."""
+        content = self.to_dict()
+        del content["spent"]["seconds"], content["spent"]["reused"]
+        return content
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; NaN becomes None."""
+        content = asdict(self)
+        for score in content["scores"]:
+            for key in ("value", "low", "high"):
+                score[key] = score[key] if score[key] is not None and math.isfinite(score[key]) else None
+        return json.loads(json.dumps(content, allow_nan=False))
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """What ``to_dict`` gave.
+
+        Raises:
+            ValueError: for a record of another schema.
+        """
+        if content.get("schema") != SCHEMA:
+            raise ValueError(
+                f"a record of schema {content.get('schema')}, this version reads schema {SCHEMA}"
+            )
+        values = {f.name: content[f.name] for f in fields(cls)}
+        values["scores"] = tuple(
+            Score(**{**s, "value": math.nan if s["value"] is None else s["value"]}) for s in content["scores"]
+        )
+        values["losses"] = tuple((step, loss) for step, loss in content["losses"])
+        values["spent"] = Spent(**{**content["spent"], "reused": tuple(content["spent"]["reused"])})
+        return cls(**values)

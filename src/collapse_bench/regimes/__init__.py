@@ -1,0 +1,1 @@
+"""Regimes: rules that compose the next training pool."""

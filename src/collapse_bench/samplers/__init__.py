@@ -1,0 +1,1 @@
+"""Samplers: from a fitted model and image seeds to images."""

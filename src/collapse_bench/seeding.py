@@ -1,0 +1,136 @@
+"""Named random numbers: every draw belongs to (run seed, generation, role), and every image has its own seed.
+
+Noise of an image is a pure function of the image's seed, computed for a whole batch at once by the counter-based
+generator Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). So the noise of
+sample k is the same whatever the batch size, the order or the number of devices.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+RUN_LEVEL = -1
+"""Stands for the generation in streams that belong to the whole run."""
+
+
+class Role(StrEnum):
+    """What a stream of random numbers is for."""
+
+    SPLIT = "split"
+    FIT = "fit"
+    MIX = "mix"
+    WEIGH = "weigh"
+    REFINE = "refine"
+    SAMPLE = "sample"
+    CURATE = "curate"
+    MEASURE = "measure"
+    MEASURE_KEPT = "measure_kept"
+    GRID = "grid"
+    ARTEFACT = "artefact"
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One named stream of random numbers.
+
+    Args:
+        run_seed: seed of the chain.
+        generation: generation of the chain, or ``RUN_LEVEL``.
+        role: what the numbers are for.
+    """
+
+    run_seed: int
+    generation: int
+    role: str
+
+    @property
+    def seed(self) -> int:
+        """A 62-bit seed that depends on all three parts of the name and on nothing else."""
+        name = f"{self.run_seed}/{self.generation}/{self.role}".encode()
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 2
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator at the start of this stream."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def image_seeds(self, start: int, count: int) -> Int64[Tensor, " count"]:
+        """Seeds of the images ``start`` to ``start + count - 1`` of this stream."""
+        return torch.arange(start, start + count, dtype=torch.int64) + self.seed
+
+
+@contextmanager
+def isolated_rng(seed: int) -> Iterator[None]:
+    """Seeds torch's global random state inside the block and restores it afterwards, on all devices in use."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_NUM_ROUNDS = 10
+
+
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox4x32-10 of Salmon et al. 2011: four random 32-bit words per counter and key.
+
+    Args:
+        counter: four int64 tensors that broadcast together, each with values in [0, 2^32).
+        key: two int64 tensors that broadcast with them, likewise.
+
+    Returns:
+        Four int64 tensors with values in [0, 2^32).
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_NUM_ROUNDS):
+        # int64 products wrap modulo 2^64, so their two halves are exact after masking.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = k0 + _KEY_INCREMENTS[0] & _MASK, k1 + _KEY_INCREMENTS[1] & _MASK
+    return c0, c1, c2, c3
+
+
+def _words(seeds: Int64[Tensor, " n"], num_words: int, draw: int) -> Int64[Tensor, "n num_words"]:
+    """``num_words`` random 32-bit words per image seed; ``draw`` numbers independent draws of the same image."""
+    block = torch.arange(-(-num_words // 4), device=seeds.device).unsqueeze(0)
+    key = (seeds.unsqueeze(1) & _MASK, seeds.unsqueeze(1) >> 32 & _MASK)
+    zero = torch.zeros_like(block)
+    words = philox((block, torch.full_like(block, draw), zero, zero), key)
+    return torch.stack(words, dim=-1).flatten(1)[:, :num_words]
+
+
+def image_uniform(seeds: Int64[Tensor, " n"], shape: tuple[int, ...], draw: int) -> Float[Tensor, "n *shape"]:
+    """Uniform numbers in (0, 1), float64, a function of each image's seed, the shape and the draw's number.
+
+    Args:
+        seeds: one seed per image; the result is on the same device.
+        shape: shape of one image's numbers.
+        draw: number of the draw: an image that needs several independent draws counts them.
+    """
+    words = _words(seeds, math.prod(shape), draw)
+    return words.to(torch.float64).add_(0.5).mul_(2.0**-32).reshape(len(seeds), *shape)
+
+
+def image_normal(seeds: Int64[Tensor, " n"], shape: tuple[int, ...], draw: int) -> Float[Tensor, "n *shape"]:
+    """Standard normal numbers, float32, a function of each image's seed, the shape and the draw's number.
+
+    Box and Muller's transform of ``image_uniform``; the arguments are the same.
+    """
+    num_pairs = -(-math.prod(shape) // 2)
+    u = image_uniform(seeds, (num_pairs, 2), draw)
+    radius = u[..., 0].log().mul_(-2.0).sqrt_()
+    angle = u[..., 1] * (2.0 * math.pi)
+    normal = torch.stack((radius * angle.cos(), radius * angle.sin()), dim=-1).flatten(1)
+    return normal[:, : math.prod(shape)].to(torch.float32).reshape(len(seeds), *shape)

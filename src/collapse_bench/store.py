@@ -1,0 +1,118 @@
+"""A store of fitted things on disk, keyed by the hash of all their inputs, shared by the runs of a sweep.
+
+An entry is a safetensors file that appears under its name only when it is complete. Two processes that want the
+same entry at once wait for each other: the first one builds it, the second one reads it.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from collapse_bench.errors import RunDirError
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Fitted things on disk by the hash of their inputs.
+
+    Args:
+        root: folder of the entries; made when missing.
+        max_bytes: when the entries exceed this, the least recently used ones are deleted.
+        enabled: ``False`` builds everything anew and stores nothing.
+    """
+
+    root: Path
+    max_bytes: int = 10 * 2**30
+    enabled: bool = True
+
+    def get_or_build(
+        self, kind: str, key: str, build: Callable[[], Tensors]
+    ) -> tuple[dict[str, Tensor], bool]:
+        """The entry's tensors (on the CPU) and whether they were reused.
+
+        Args:
+            kind: what is stored, for example ``"fit"``; a folder name.
+            key: fingerprint of everything that ``build`` depends on.
+            build: makes the tensors when the store does not hold them.
+
+        Raises:
+            RunDirError: if the folder cannot be written.
+        """
+        if not self.enabled:
+            return _to_cpu(build()), False
+        path = self.root / kind / f"{key}.safetensors"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if path.exists():
+                    try:
+                        tensors = load_file(path)
+                    except (SafetensorError, OSError):
+                        path.unlink()  # damaged after it was written: build it again
+                    else:
+                        os.utime(path)
+                        return tensors, True
+                tensors = _to_cpu(build())
+                write_tensors(path, tensors)
+        except PermissionError as error:
+            raise RunDirError(
+                f"cannot write the cache folder {self.root}: {error}; name another one with cache.root=FOLDER "
+                "or turn it off with cache.enabled=false"
+            ) from error
+        self._prune(keep=path)
+        return tensors, False
+
+    def _prune(self, keep: Path) -> None:
+        """Deletes the least recently used entries until the store is within ``max_bytes``; never ``keep``."""
+        entries = []
+        for path in self.root.glob("*/*.safetensors"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another process pruned it
+                continue
+            entries.append((status.st_mtime, status.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.max_bytes:
+                return
+            if path != keep:
+                path.unlink(missing_ok=True)
+                path.with_suffix(".lock").unlink(missing_ok=True)
+                total -= size
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file that is complete or absent, also after a crash.
+
+    Raises:
+        RunDirError: if the disk is full; what was written before stays as it is.
+    """
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, unfinished, dict(metadata or {}))
+        sync_file(unfinished)
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunDirError(
+            f"cannot write {path}: {error}; free some space or choose another folder, then run the same command "
+            "again: it continues from the last committed generation"
+        ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Forces a file's bytes to the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _to_cpu(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
