@@ -35,9 +35,7 @@ def _update(digest: "hashlib._Hash", thing: object) -> None:
     if isinstance(thing, Tensor):
         array = thing.detach().cpu().contiguous()
         digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode())
-        digest.update(
-            array.view(torch.uint8).numpy().tobytes() if array.ndim else repr(array.item()).encode()
-        )
+        digest.update(array.view(torch.uint8).numpy().tobytes() if array.ndim else repr(array.item()).encode())
     elif isinstance(thing, np.ndarray):
         digest.update(f"array {thing.dtype} {thing.shape} ".encode())
         digest.update(np.ascontiguousarray(thing).tobytes())
@@ -60,9 +58,7 @@ def _update(digest: "hashlib._Hash", thing: object) -> None:
     elif thing is None or isinstance(thing, (str, int, float, bool, bytes)):
         digest.update(f"{type(thing).__name__} {thing!r} ".encode())
     else:
-        raise TypeError(
-            f"cannot fingerprint a {type(thing).__qualname__}; pass tensors, dataclasses or plain values"
-        )
+        raise TypeError(f"cannot fingerprint a {type(thing).__qualname__}; pass tensors, dataclasses or plain values")
 
 
 @functools.cache

@@ -188,17 +188,13 @@ class Pool:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                names = {
-                    name: tuple(filter(None, text.split("\n"))) for name, text in file.metadata().items()
-                }
+                names = {name: tuple(filter(None, text.split("\n"))) for name, text in file.metadata().items()}
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except (OSError, SafetensorError) as error:
             raise RunDirError(
                 f"cannot read the pool {path}: {error}; delete its generation folder to redo it"
             ) from error
-        return cls(
-            **columns, sources=names["sources"], reasons=names["reasons"], hidden=frozenset(names["hidden"])
-        )
+        return cls(**columns, sources=names["sources"], reasons=names["reasons"], hidden=frozenset(names["hidden"]))
 
 
 class VisiblePool:

@@ -122,9 +122,7 @@ class Record:
             ValueError: for a record of another schema.
         """
         if content.get("schema") != SCHEMA:
-            raise ValueError(
-                f"a record of schema {content.get('schema')}, this version reads schema {SCHEMA}"
-            )
+            raise ValueError(f"a record of schema {content.get('schema')}, this version reads schema {SCHEMA}")
         values = {f.name: content[f.name] for f in fields(cls)}
         values["scores"] = tuple(
             Score(**{**s, "value": math.nan if s["value"] is None else s["value"]}) for s in content["scores"]

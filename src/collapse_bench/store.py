@@ -33,9 +33,7 @@ class Store:
     max_bytes: int = 10 * 2**30
     enabled: bool = True
 
-    def get_or_build(
-        self, kind: str, key: str, build: Callable[[], Tensors]
-    ) -> tuple[dict[str, Tensor], bool]:
+    def get_or_build(self, kind: str, key: str, build: Callable[[], Tensors]) -> tuple[dict[str, Tensor], bool]:
         """The entry's tensors (on the CPU) and whether they were reused.
 
         Args:
