@@ -1,18 +1,27 @@
 """What a data set is: real images as uint8 tensors, split into a real pool and two held-out sets."""
 
+import difflib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from collapse_bench.datasets.split import draw
 from collapse_bench.errors import ConfigError
+from collapse_bench.fingerprint import fingerprint
 from collapse_bench.pool import Pool
 from collapse_bench.seeding import RUN_LEVEL, Role, Stream
 from collapse_bench.types import ImageSpec
+
+_MIN_IMAGE_SIZE = 4
+_MAX_HELD_OUT = 10_000
+_NOT_KEPT = -1
+_RESIZE_CHUNK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +29,14 @@ class RawImages:
     """Images as a reader finds them.
 
     Args:
-        images: uint8 (float32 for data without grey levels).
+        images: uint8 grey levels 0..255 (float32 for data without grey levels).
         labels: index into ``class_names``.
         class_names: one name per class.
         test_images: the published test images, where there is such a split.
         test_labels: their labels.
     """
 
-    images: UInt8[Tensor, "n c h w"]
+    images: UInt8[Tensor, "n c h w"] | Float[Tensor, "n c h w"]
     labels: Int64[Tensor, " n"]
     class_names: tuple[str, ...]
     test_images: UInt8[Tensor, "m c h w"] | None = None
@@ -63,6 +72,11 @@ class RealImages:
     pool: Pool
     held_out: HeldOut
 
+    @property
+    def content_hash(self) -> str:
+        """Hash of all images and labels, and of which set each is in."""
+        return fingerprint(*(p.content_hash for p in (self.pool, self.held_out.reference, self.held_out.control)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
@@ -75,7 +89,7 @@ class Dataset(ABC):
     Args:
         name: how tables call the data set.
         image_size: height and width in pixels after resizing (antialiased bilinear); ``None`` keeps the size.
-        classes: names of the classes to keep, in this order; ``None`` keeps all.
+        classes: names of the classes to keep, which are renumbered in this order; ``None`` keeps all.
         num_real: images in the real pool, a stratified subset; ``None`` is all that are not held out.
         num_reference: images measured against; ``None`` is all test images where there is a published test
             set, otherwise a quarter of the images, at most 10,000.
@@ -86,7 +100,7 @@ class Dataset(ABC):
 
     name: str
     image_size: int | None = None
-    classes: tuple[str, ...] | None = None
+    classes: Sequence[str | int] | None = None
     num_real: int | None = None
     num_reference: int | None = None
     num_control: int | None = None
@@ -104,8 +118,108 @@ class Dataset(ABC):
     def load(self) -> RealImages:
         """The data set, resized, restricted to the chosen classes, and split.
 
+        No image is in two of the three sets, and the order within each is random. An image's id is its position
+        among the images as found, training images first, whatever the options are.
+
         Raises:
             DataError: if a file is missing, damaged, or cannot be downloaded.
             ConfigError: if an option asks for a class or a number of images that is not there.
         """
-        raise NotImplementedError  # the next commit
+        self._check_options()
+        raw = self.read()
+        if self.image_size is not None and raw.images.dtype != torch.uint8:
+            raise ConfigError(
+                f"dataset.image_size={self.image_size}: {self.name} holds no pictures to resize; set it to null"
+            )
+
+        class_names, labels, test_labels = self._keep_classes(raw)
+        if raw.test_images is None:
+            found = Pool.real(raw.images, labels, self.name)
+        else:
+            found = Pool.real(torch.cat((raw.images, raw.test_images)), torch.cat((labels, test_labels)), self.name)
+        train = (labels != _NOT_KEPT).nonzero().flatten()
+        test = (test_labels != _NOT_KEPT).nonzero().flatten() + len(labels)
+
+        real, reference, control = (
+            replace(pool, images=_resize(pool.images, self.image_size))
+            for pool in self._split(found, train, None if raw.test_images is None else test)
+        )
+        channels, height, width = real.images.shape[1:]
+        dtype = str(real.images.dtype).removeprefix("torch.")
+        spec = ImageSpec(channels, height, width, class_names, dtype)
+        return RealImages(self.name, spec, real, HeldOut(reference, control))
+
+    def _check_options(self) -> None:
+        if self.image_size is not None and self.image_size < _MIN_IMAGE_SIZE:
+            raise ConfigError(
+                f"dataset.image_size must be at least {_MIN_IMAGE_SIZE} pixels (or null for the size as found), "
+                f"got {self.image_size}"
+            )
+        for option in ("num_real", "num_reference", "num_control"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise ConfigError(f"dataset.{option} must be at least 1 (or null for the default), got {value}")
+        if self.classes is not None and (isinstance(self.classes, str) or len(self.classes) == 0):
+            raise ConfigError(
+                f"dataset.classes must be a list with at least one class name, such as [a,b], or null for all classes, "
+                f"got {self.classes!r}"
+            )
+
+    def _keep_classes(self, raw: RawImages) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """Names of the kept classes, and the training and test labels as indices into them or ``_NOT_KEPT``."""
+        # The command line reads classes=[3,5] as numbers.
+        wanted = raw.class_names if self.classes is None else tuple(str(name) for name in self.classes)
+        for name in wanted:
+            if name not in raw.class_names:
+                raise ConfigError(_unknown_class(name, self.name, raw.class_names))
+        if len(set(wanted)) != len(wanted):
+            raise ConfigError(f"dataset.classes names a class twice: {', '.join(wanted)}; name each class once")
+        new_label = torch.full((len(raw.class_names),), _NOT_KEPT)
+        new_label[[raw.class_names.index(name) for name in wanted]] = torch.arange(len(wanted))
+        test_labels = raw.labels[:0] if raw.test_labels is None else raw.test_labels
+        return wanted, new_label[raw.labels], new_label[test_labels]
+
+    def _split(
+        self, found: Pool, train: Int64[Tensor, " k"], test: Int64[Tensor, " m"] | None
+    ) -> tuple[Pool, Pool, Pool]:
+        """Real pool, reference and control set, drawn from the positions ``train`` and ``test`` of ``found``."""
+        quarter = max(1, min(len(train) // 4, _MAX_HELD_OUT))
+        generator = Stream(self.split_seed, RUN_LEVEL, Role.SPLIT).generator()
+
+        def drawn(option: str, default: int, among: Tensor, what: str, keep: int = 0) -> tuple[Tensor, Tensor]:
+            asked = getattr(self, option)
+            count, available = default if asked is None else asked, len(among) - keep
+            if not 1 <= count <= available:
+                raise ConfigError(
+                    f"dataset.{option} is {count}{' by default' if asked is None else ''}, but {self.name} has "
+                    f"{max(available, 0)} {what} for it; choose a smaller dataset.{option} or hold out fewer images"
+                )
+            return draw(found.labels, among, count, generator)
+
+        # One image more must always remain: first for the control set, then for the real pool.
+        if test is None:
+            reference, rest = drawn("num_reference", quarter, train, "images", keep=2)
+        else:
+            reference, _ = drawn("num_reference", len(test), test, "published test images")
+            rest = train
+        default = min(quarter, len(reference))
+        control, rest = drawn("num_control", default, rest, "images that are not in the reference", keep=1)
+        real, _ = drawn("num_real", len(rest), rest, "images that are not held out")
+        return found.take(real), found.take(reference), found.take(control)
+
+
+def _resize(images: Tensor, size: int | None) -> Tensor:
+    """Images of ``size`` x ``size`` pixels by antialiased bilinear interpolation; ``None`` leaves them."""
+    if size is None or images.shape[-2:] == (size, size):
+        return images
+    # Chunks, because the interpolation of some shapes goes through a float copy of all that it is given.
+    chunks = images.split(_RESIZE_CHUNK)
+    bilinear = transforms.InterpolationMode.BILINEAR
+    return torch.cat([transforms.resize(chunk, [size, size], bilinear, antialias=True) for chunk in chunks])
+
+
+def _unknown_class(name: str, dataset: str, class_names: tuple[str, ...]) -> str:
+    """The message for a class that a data set does not have."""
+    close = difflib.get_close_matches(name, class_names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"dataset.classes: {dataset} has no class {name!r}{hint} It has {', '.join(class_names)}"

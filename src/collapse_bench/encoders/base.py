@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from collapse_bench.pool import Pool
 from collapse_bench.store import Store
+from collapse_bench.training import TrainerOptions
 from collapse_bench.types import ImageSpec
 
 
@@ -31,8 +32,6 @@ class Encoded:
 
 class FittedEncoder(nn.Module, ABC):
     """A fixed map from images to features; it is never trained again."""
-
-    has_probabilities: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> Encoded:
@@ -68,12 +67,16 @@ class FittedEncoder(nn.Module, ABC):
 class Encoder(ABC):
     """A recipe for features. Concrete encoders are frozen dataclasses."""
 
+    has_probabilities: ClassVar[bool]
+    """Whether the encoder also gives class probabilities."""
+
     @abstractmethod
-    def fit(self, real: Pool, spec: ImageSpec, store: Store) -> FittedEncoder:
+    def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """The encoder for these real images; trained at most once per content, then read from the store.
 
         Args:
             real: the real training pool, never the held-out images.
             spec: shape and classes of the images.
+            options: where and in what arithmetic it is trained and evaluated.
             store: where trained weights are kept.
         """

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from collapse_bench.encoders.base import Encoded
-from collapse_bench.errors import MetricError
+from collapse_bench.errors import ConfigError, MetricError
 
 
 class Estimate(NamedTuple):
@@ -79,8 +79,18 @@ class GenerativeMetric(torchmetrics.Metric):
             getattr(self, f"{side}_{content}").append(rows)
 
     @final
+    def check(self, has_probabilities: bool) -> None:
+        """Raises ConfigError, before anything is trained, if the encoder cannot give what this metric needs."""
+        if self.needs_probabilities and not has_probabilities:
+            raise ConfigError(
+                f"the metric {type(self).__name__} needs class probabilities and this encoder has none; "
+                "choose encoder=classifier or metrics=features"
+            )
+
+    @final
     def reset(self) -> None:
         """Forgets the generated images and keeps the reference."""
+        # Copies, because torchmetrics empties the lists in place.
         kept = {name: getattr(self, name) for name in ("reference_features", "reference_probabilities")}
         super().reset()
         for name, value in kept.items():

@@ -1,0 +1,252 @@
+"""Figures: curves over generations with the floor, sample grids, class shares. No pyplot, no global state."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from collapse_bench.analysis.runs import Run, group_by_arm, headline, seed_curves
+from collapse_bench.analysis.statistics import summarize
+from collapse_bench.analysis.tables import FLOOR, direction, label
+from collapse_bench.errors import RunDirError
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that stay apart for colour-blind readers (Okabe and Ito 2008), without the yellow that print loses."""
+
+# As many dashes and markers as do not divide the number of colours, so that the combination repeats late.
+_DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (1.5, 1.5)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
+_FLOOR_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (3, 3)), "linewidth": 1.2}
+_SMALL = 8
+_MAX_ROWS = 13
+
+
+def plot_curves(
+    runs: Sequence[Run],
+    metrics: Sequence[str] | None = None,
+    *,
+    of: str = "model",
+    num_columns: int = 2,
+    legend: bool = True,
+) -> Figure:
+    """Small multiples, one panel per metric: a curve per arm over the generations, and the floor.
+
+    Thick lines are what ``summarize`` gives over seeds, bands its 95 % interval, thin lines the seeds. A cross ends
+    the line of a run that is incomplete. Axes are scaled to the lines: a band that leaves its panel is wider than it.
+
+    Args:
+        runs: runs that compare.
+        metrics: names; ``None`` is the headline metrics that the runs have.
+        of: ``"model"`` for fresh samples, ``"kept"`` for the curated output.
+        num_columns: panels side by side.
+        legend: whether the legend is drawn above the panels.
+
+    Raises:
+        RunDirError: if the runs do not compare, or lack a metric.
+    """
+    arms = group_by_arm(runs)
+    names = list(metrics) if metrics is not None else headline(runs)
+    known = {name for run in runs for name in run.metrics}
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        raise RunDirError(f"{runs[0].path}: not measured: {', '.join(missing) or 'anything'}")
+    num_columns = min(num_columns, len(names))
+    num_rows = math.ceil(len(names) / num_columns)
+    figure = Figure(figsize=(4.2 * num_columns, 2.7 * num_rows + (0.5 if legend else 0)), layout="constrained")
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axes, metric in zip(panels, names, strict=False):
+        _draw_panel(axes, arms, metric, of)
+        axes.set_title(f"{label(metric)}  ({direction(runs, metric)})", fontsize=9.5, loc="left")
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    if legend:
+        handles = _legend_handles(arms)
+        figure.legend(handles=handles, loc="outside upper left", ncols=num_columns, fontsize=_SMALL, frameon=False)
+    return figure
+
+
+def plot_legend(runs: Sequence[Run]) -> Figure:
+    """The legend of ``plot_curves`` alone, one entry below the other."""
+    handles = _legend_handles(group_by_arm(runs))
+    figure = Figure(figsize=(5.5, 0.24 * len(handles) + 0.1))
+    figure.legend(handles=handles, loc="center left", fontsize=9, frameon=False, borderaxespad=0)
+    return figure
+
+
+def plot_samples(run: Run) -> Figure:
+    """The sample grid of a run: real images on top, then a row per generation; a column keeps its image seed.
+
+    Long chains show evenly spaced generations, the first and the last among them.
+
+    Raises:
+        RunDirError: if a grid is missing or damaged, or no generation is committed yet.
+    """
+    if not run.records:
+        raise RunDirError(f"{run.path}: no generation is committed yet")
+    shown = np.unique(np.linspace(0, len(run.records) - 1, min(len(run.records), _MAX_ROWS)).round().astype(int))
+    rows = [run.real_grid, *(run.grid(int(t)) for t in shown)]
+    num_images = min(map(len, rows))
+    montage = np.stack([_row_of_images(row[:num_images]) for row in rows])
+    # A wider gap sets the real images apart from the samples.
+    gap = np.full((6, *montage.shape[2:]), 255, dtype=np.uint8)
+    picture = np.concatenate([montage[0], gap, *montage[1:]])
+
+    height, width = picture.shape[:2]
+    figure = Figure(figsize=(7.0, 6.0 * height / width + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    row_height = montage.shape[1]
+    centres = [(i + 0.5) * row_height + (len(gap) if i else 0) - 0.5 for i in range(len(rows))]
+    axes.set_yticks(centres, ["real", *(f"generation {t}" for t in shown)], fontsize=_SMALL)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("samples: one image seed per column; real images: other images, to compare with", fontsize=_SMALL)
+    return figure
+
+
+def plot_class_shares(run: Run, of: str = "model", *, highest: float | None = None) -> Figure:
+    """Heat map of the share of each class (rows) among the samples of each generation (columns), reals first.
+
+    Args:
+        run: the run.
+        of: ``"model"`` for fresh samples, ``"kept"`` for the curated output.
+        highest: share at the upper end of the colours, so that maps of several runs compare; ``None`` is the
+            largest share of this run.
+
+    Raises:
+        RunDirError: if the run has no class shares.
+    """
+    shares = run.class_shares(of)
+    real = run.class_shares("control").iloc[:, 0].reindex(shares.index)
+    values = np.column_stack([real.to_numpy(), shares.to_numpy()])
+    num_classes, num_columns = values.shape
+    top = float(np.nanmax(values)) if highest is None else highest
+    figure = Figure(figsize=(min(1.6 + 0.52 * num_columns, 10), 0.9 + 0.28 * num_classes), layout="constrained")
+    axes = figure.subplots()
+    image = axes.pcolormesh(values, cmap="cividis", vmin=0, vmax=top, edgecolor="white", lw=0.6)
+    axes.axvline(1, color="white", linewidth=4)
+    axes.set_yticks(np.arange(num_classes) + 0.5, [str(name) for name in shares.index], fontsize=_SMALL)
+    step = math.ceil(len(shares.columns) / 15)
+    ticks = [0, *range(1, num_columns, step)]
+    axes.set_xticks([t + 0.5 for t in ticks], ["real", *(str(t - 1) for t in ticks[1:])], fontsize=_SMALL)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("generation", fontsize=_SMALL + 1)
+    if num_columns <= 16:
+        for (row, column), share in np.ndenumerate(values):
+            colour = "black" if share > top / 2 else "white"
+            axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    bar = figure.colorbar(image, ax=axes, format=lambda share, _: f"{100 * share:.0f} %", pad=0.02)
+    bar.ax.tick_params(labelsize=_SMALL)
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
+    return figure
+
+
+def write_figures(runs: Sequence[Run], folder: str | Path) -> list[Path]:
+    """Saves the curves, and per arm the sample grid and the class shares of its first seed, as PNG; returns the files.
+
+    Raises:
+        RunDirError: if the runs do not compare, or a grid is damaged.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"curves": plot_curves(runs)}
+    highest = highest_class_share(runs)
+    for number, members in enumerate(group_by_arm(runs).values()):
+        first = members[0]
+        stem = f"{number:02d}_seed_{first.seed}"
+        if first.records and first.has_images:
+            figures[f"samples_{stem}"] = plot_samples(first)
+        if has_class_shares(first):
+            figures[f"class_shares_{stem}"] = plot_class_shares(first, highest=highest)
+    files = [folder / f"{name}.png" for name in figures]
+    for file, figure in zip(files, figures.values(), strict=True):
+        figure.savefig(file, dpi=150)
+    return files
+
+
+def highest_class_share(runs: Sequence[Run]) -> float | None:
+    """The largest class share of fresh samples and reals in any of the runs; ``None`` where no run has class shares."""
+    scored = [run for run in runs if has_class_shares(run)]
+    known = [run.class_shares(of).to_numpy().max() for run in scored for of in ("model", "control")]
+    return float(max(known)) if known else None
+
+
+def has_class_shares(run: Run) -> bool:
+    """Whether ``plot_class_shares`` has something to draw."""
+    return "class_share_0" in run.metrics
+
+
+def _draw_panel(axes: Axes, arms: Mapping[str, Sequence[Run]], metric: str, of: str) -> None:
+    inside: list[float] = []
+    for style, members in zip(_styles(), arms.values(), strict=False):
+        curves = seed_curves(members, metric, of)
+        if curves.empty:
+            continue
+        generations = curves.index.to_numpy()
+        for run in members:
+            line = curves[run.seed].dropna()
+            if len(members) > 1:
+                axes.plot(line.index, line, color=style["color"], linewidth=0.6, alpha=0.45)
+            if not run.complete and len(line):
+                axes.plot(line.index[-1], line.iloc[-1], marker="x", color=style["color"], markersize=8)
+        over_seeds = [summarize(row.tolist()) for row in curves.to_numpy()]
+        centre = np.array([interval.centre for interval in over_seeds])
+        axes.plot(generations, centre, **style)
+        bands = [(math.nan if i.low is None else i.low, math.nan if i.high is None else i.high) for i in over_seeds]
+        low, high = np.array(bands).T
+        axes.fill_between(generations, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        inside += [*curves.to_numpy().ravel(), *centre]
+
+    # Arms that measure different numbers of images have different floors.
+    floors = {
+        round(floor, 12) for members in arms.values() for run in members if np.isfinite(floor := run.floor(metric))
+    }
+    for floor in sorted(floors):
+        axes.axhline(floor, label=FLOOR, zorder=1, **_FLOOR_STYLE)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
+        axes.annotate("floor", (1, floor), (3, 0), va="center", fontsize=7, color=_FLOOR_STYLE["color"], **place)
+    seen = np.array([*inside, *floors])
+    seen = seen[np.isfinite(seen)]
+    if len(seen):
+        margin = 0.15 * float(np.ptp(seen)) or 0.1 * abs(float(seen[0])) or 0.1
+        axes.set_ylim(float(seen.min()) - margin, float(seen.max()) + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("generation", fontsize=_SMALL)
+    axes.tick_params(labelsize=_SMALL)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _styles() -> Any:
+    for color, linestyle, marker in zip(cycle(OKABE_ITO), cycle(_DASHES), cycle(_MARKERS), strict=False):
+        yield {"color": color, "linestyle": linestyle, "marker": marker, "markersize": 4, "linewidth": 1.8}
+
+
+def _legend_handles(arms: Mapping[str, Sequence[Run]]) -> list[Line2D]:
+    handles = [
+        Line2D([], [], label=f"{name} (n = {len(members)})", **style)
+        for style, (name, members) in zip(_styles(), arms.items(), strict=False)
+    ]
+    handles.append(Line2D([], [], label=FLOOR, **_FLOOR_STYLE))
+    if not all(run.complete for members in arms.values() for run in members):
+        cross = {"color": "#555555", "linestyle": "", "marker": "x", "markersize": 8}
+        handles.append(Line2D([], [], label="an incomplete run ends here", **cross))
+    return handles
+
+
+def _row_of_images(images: np.ndarray) -> np.ndarray:
+    """Images [k, h, w, c] side by side with a white gap, as [h + 2, k (w + 2), 3]."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    row = np.concatenate(list(padded), axis=1)
+    return np.repeat(row, 3, axis=-1) if row.shape[-1] == 1 else row

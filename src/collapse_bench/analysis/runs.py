@@ -1,0 +1,436 @@
+"""Run directories on disk to runs in memory, arms, and one tidy frame of scores."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from collapse_bench.errors import RunDirError
+from collapse_bench.records import Record, Score, Spent
+
+SCHEMA = 1
+"""Version of the layout of ``run.json``; others are refused."""
+
+HEADLINE = (
+    "fid",
+    "precision",
+    "recall",
+    "within_class_variance_ratio",
+    "tail_mass",
+    "class_kl",
+    "lowest_class_share",
+    "confidence",
+)
+"""Headline metrics, in the order of tables and figures. No single one of them sees every kind of collapse."""
+
+_GENERATION = re.compile(r"gen_(\d{3,})")
+_CLASS_SHARE = re.compile(r"class_share_(\d+)")
+_CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
+_ABSENT = "unset"
+# The seed is averaged over; other data has another reference set, which is refused; versions are reported apart.
+_NO_ARM = ("seed", "data")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory: a chain of one seed under one resolved config.
+
+    Args:
+        path: the directory.
+        info: content of ``run.json``.
+        config: content of ``config.yaml``: the resolved configuration, also of what decides no number.
+        status: content of ``status.json``.
+        records: one record per committed generation, from generation 0 on without a gap.
+    """
+
+    path: Path
+    info: Mapping[str, Any]
+    config: Mapping[str, Any]
+    status: Mapping[str, Any]
+    records: tuple[Record, ...]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the chain."""
+        return self.info["seed"]
+
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """Option chosen in each group, for example ``{"regime": "replace"}``."""
+        return self.info["choices"]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Every config key that decides a number, dotted, without the seed: what an arm is."""
+        identity = self.info["identity"]
+        return {key: identity[key] for key in identity if key not in _NO_ARM and not key.startswith("versions.")}
+
+    @property
+    def arm_name(self) -> str:
+        """Name of the run's arm where it is alone: its regime and mitigation."""
+        named = [_as_text(self.choices[group]) for group in ("regime", "mitigation") if group in self.choices]
+        return ", ".join(named) or "all runs"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class, in label order."""
+        return tuple(str(name) for name in self.info["class_names"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the loop said that the chain reached its end."""
+        return self.status["state"] == "complete"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of everything that was measured, in the order of the records."""
+        return tuple(dict.fromkeys(score.metric for record in self.records for score in record.scores))
+
+    @property
+    def has_images(self) -> bool:
+        """Whether sample grids were saved; data without grey levels has none."""
+        return (self.path / "real_grid.npy").exists()
+
+    @property
+    def real_grid(self) -> np.ndarray:
+        """Real images, uint8 [k, h, w, c].
+
+        Raises:
+            RunDirError: if the file is missing or damaged.
+        """
+        return _read_grid(self.path / "real_grid.npy")
+
+    def grid(self, generation: int) -> np.ndarray:
+        """Samples of one generation, uint8 [k, h, w, c]; image k has the same seed in every generation.
+
+        Raises:
+            RunDirError: if the file is missing or damaged.
+        """
+        return _read_grid(self.path / f"gen_{generation:03d}" / "grid.npy")
+
+    def value(self, generation: int, metric: str, of: str = "model") -> float:
+        """One number; NaN where the generation is not reached or the number was not measured or is not defined."""
+        if generation >= len(self.records):
+            return math.nan
+        scores = self.records[generation].scores
+        return next((score.value for score in scores if (score.metric, score.of) == (metric, of)), math.nan)
+
+    def floor(self, metric: str) -> float:
+        """The real-vs-real floor of a metric: control images scored as samples are; NaN if it was not measured."""
+        for record in self.records:
+            for score in record.scores:
+                if (score.metric, score.of) == (metric, "control"):
+                    return score.value
+        return math.nan
+
+    def class_shares(self, of: str = "model") -> pd.DataFrame:
+        """Share of each class among the samples: one row per class name, one column per generation.
+
+        Raises:
+            RunDirError: if the run has no class shares.
+        """
+        columns = {record.generation: _class_shares(record, of) for record in self.records}
+        if not any(columns.values()):
+            raise RunDirError(f"{self.path}: no class shares of {of!r}; they need an encoder that knows classes")
+        shares = pd.DataFrame(columns).sort_index()
+        shares.index = pd.Index(
+            [self.class_names[i] if i < len(self.class_names) else str(i) for i in shares.index], name="class"
+        )
+        return shares.rename_axis(columns="generation")
+
+
+def load_run(path: str | Path) -> Run:
+    """One run directory; generations that were not committed (``gen_NNN.tmp``) are ignored.
+
+    Raises:
+        RunDirError: if a file is missing, damaged, of another program or of another schema; it names the file.
+    """
+    path = Path(path)
+    info = _read_mapping(path / "run.json", json.loads)
+    if info.get("schema") != SCHEMA:
+        raise RunDirError(f"{path / 'run.json'}: schema {info.get('schema')!r}, this version reads schema {SCHEMA}")
+    _need(path / "run.json", info, {"identity": Mapping, "choices": Mapping, "seed": int, "class_names": list})
+    status = _read_mapping(path / "status.json", json.loads)
+    _need(path / "status.json", status, {"state": str})
+    config = _read_mapping(path / "config.yaml", yaml.safe_load)
+
+    records: list[Record] = []
+    folders = (folder for folder in path.iterdir() if _GENERATION.fullmatch(folder.name))
+    for expected, folder in enumerate(sorted(folders, key=lambda folder: int(folder.name.removeprefix("gen_")))):
+        file = folder / "record.json"
+        record = _read_record(file)
+        if (record.generation, record.seed) != (expected, info["seed"]) or folder.name != f"gen_{expected:03d}":
+            raise RunDirError(
+                f"{file}: expected generation {expected} of seed {info['seed']}, "
+                f"found generation {record.generation} of seed {record.seed}; a generation is missing or was moved"
+            )
+        if record.encoder != (records or [record])[0].encoder:
+            raise RunDirError(f"{file}: scored with another encoder or other held-out images than generation 0")
+        records.append(record)
+    return Run(path, info, config, status, tuple(records))
+
+
+def find_runs(*paths: str | Path) -> list[Run]:
+    """All runs in the given places, each a run directory or a folder that is searched to any depth.
+
+    Raises:
+        RunDirError: if there is none, or one of them cannot be read.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise RunDirError(f"{path}: no such folder; give run directories or folders that hold some")
+        for file in sorted(path.rglob("run.json")):
+            found.setdefault(file.parent.resolve(), file.parent)
+    if not found:
+        places = ", ".join(str(path) for path in paths) or "no folder"
+        raise RunDirError(f"no runs found: looked for a file run.json in {places}, at any depth")
+    return [load_run(path) for path in found.values()]
+
+
+def headline(runs: Sequence[Run]) -> list[str]:
+    """Headline metrics that the runs have, in their fixed order; without any, every metric but the class shares."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    return [name for name in HEADLINE if name in names] or [name for name in names if not _CLASS_SHARE.match(name)]
+
+
+def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
+
+    An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
+    keys as ``"budget.num_steps=100"``. Runs of one arm differ in the seed only.
+
+    Raises:
+        RunDirError: if the runs do not compare, because two were scored with different encoders, held-out images or
+            counts, or an arm has one seed twice.
+    """
+    _refuse_mixed_encoders(runs)
+    arms: dict[str, list[Run]] = {}
+    for run, name in zip(runs, _arm_names(runs), strict=True):
+        arms.setdefault(name, []).append(run)
+    for name, members in arms.items():
+        members.sort(key=lambda run: run.seed)
+        for one, other in pairwise(members):
+            if one.seed == other.seed:
+                raise RunDirError(
+                    f"{one.path} and {other.path} are the same arm ({name}) and seed ({one.seed}), which would count "
+                    "this seed twice; give one of them"
+                )
+    return dict(sorted(arms.items(), key=lambda item: _does_something(item[1][0])))
+
+
+def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every score of the runs, one row per (run, generation, of, metric).
+
+    Columns: ``arm``, ``run``, ``seed``, ``complete``, ``generation``, ``of``, ``metric``, ``value``, ``low`` and
+    ``high`` (the metric's own interval over the finite sample), ``better``, ``num_samples``, ``num_reference``, and
+    one per choice.
+
+    Raises:
+        RunDirError: if the runs do not compare, see ``group_by_arm``.
+    """
+    names = ["metric", "of", "value", "low", "high", "better", "num_samples", "num_reference"]
+    rows = [
+        {"arm": arm, "run": str(run.path), "seed": run.seed, "complete": run.complete}
+        | {"generation": record.generation}
+        | {name: getattr(score, name) for name in names}
+        | dict(run.choices)
+        for arm, members in group_by_arm(runs).items()
+        for run in members
+        for record in run.records
+        for score in record.scores
+    ]
+    if not rows:
+        raise RunDirError(f"{runs[0].path if runs else 'no runs'}: no generation is committed yet")
+    frame = pd.DataFrame(rows)
+    return frame.astype(dict.fromkeys(("value", "low", "high"), "float64"))
+
+
+def seed_curves(runs: Sequence[Run], metric: str, of: str = "model") -> pd.DataFrame:
+    """One metric of the runs of one arm: a row per generation, a column per seed.
+
+    NaN where a seed has not reached the generation or the number is not defined there.
+    """
+    columns = {
+        run.seed: {
+            record.generation: score.value
+            for record in run.records
+            for score in record.scores
+            if (score.metric, score.of) == (metric, of)
+        }
+        for run in runs
+    }
+    curves = pd.DataFrame(columns, dtype="float64").sort_index()
+    return curves.rename_axis(index="generation", columns="seed")
+
+
+def mean_floor(runs: Sequence[Run], metric: str) -> float:
+    """The real-vs-real floor of an arm: the mean over its runs, all the same where runs share the control set."""
+    floors = [floor for run in runs if math.isfinite(floor := run.floor(metric))]
+    return sum(floors) / len(floors) if floors else math.nan
+
+
+def better(runs: Sequence[Run], metric: str) -> str:
+    """Which way is good: ``"lower"``, ``"higher"``, ``"one"`` or ``"floor"``.
+
+    Raises:
+        KeyError: if no run has the metric.
+    """
+    for run in runs:
+        for record in run.records:
+            for score in record.scores:
+                if score.metric == metric:
+                    return score.better
+    raise KeyError(metric)
+
+
+def config_differences(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Choices and config keys that differ between the arms: one row per key, one column per arm, values as text."""
+    first = {name: members[0] for name, members in arms.items()}
+    settings = {name: dict(run.choices) | dict(run.settings) for name, run in first.items()}
+    keys = list(dict.fromkeys(key for values in settings.values() for key in values))
+    table = pd.DataFrame(
+        {name: [_as_text(values.get(key, _ABSENT)) for key in keys] for name, values in settings.items()},
+        index=pd.Index(keys, name="key"),
+        dtype=object,
+    )
+    return table[table.nunique(axis=1) > 1]
+
+
+def total_spent(run: Run) -> Spent:
+    """What all generations of a run cost together.
+
+    Counts and seconds are summed. Evaluations per sample and the real images seen are the most of any generation,
+    because generations see the same images again.
+    """
+    spent = [record.spent for record in run.records]
+    return Spent(
+        gradient_steps=sum(s.gradient_steps for s in spent),
+        networks_trained=sum(s.networks_trained for s in spent),
+        candidates=sum(s.candidates for s in spent),
+        kept=sum(s.kept for s in spent),
+        network_evaluations_per_sample=max((s.network_evaluations_per_sample for s in spent), default=0),
+        real_images_seen=_merge(max, [s.real_images_seen for s in spent]),
+        reused=tuple(name for s in spent for name in s.reused),
+        seconds=_merge(sum, [s.seconds for s in spent]),
+    )
+
+
+def _arm_names(runs: Sequence[Run]) -> list[str]:
+    # An experiment is a name for a set of overrides; what it overrides shows in the keys themselves.
+    groups = [group for group in dict.fromkeys(g for run in runs for g in run.choices) if group != "experiment"]
+    chosen = [group for group in groups if _differ(run.choices.get(group) for run in runs)]
+    settings = [run.settings for run in runs]
+    keys = dict.fromkeys(key for values in settings for key in values)
+
+    def splits(key: str) -> bool:
+        # Below a group with several choices a key counts only if it differs between runs of one choice.
+        group = key.split(".")[0]
+        peers: dict[str, list[Any]] = {}
+        for run, values in zip(runs, settings, strict=True):
+            choice = _as_text(run.choices.get(group)) if group in chosen else ""
+            peers.setdefault(choice, []).append(values.get(key, _ABSENT))
+        return any(_differ(values) for values in peers.values())
+
+    named = [key for key in keys if splits(key)]
+    names = []
+    for run, values in zip(runs, settings, strict=True):
+        parts = [
+            _as_text(run.choices.get(group)) if group in _CELL else f"{group}={_as_text(run.choices.get(group))}"
+            for group in chosen
+        ]
+        parts += [f"{key}={_as_text(values.get(key, _ABSENT))}" for key in named]
+        names.append(", ".join(parts) or run.arm_name)
+    return names
+
+
+def _does_something(run: Run) -> tuple[bool, bool]:
+    return (run.choices.get("mitigation") != "control", run.choices.get("regime") != "replace")
+
+
+def _differ(values: Iterable[Any]) -> bool:
+    return len({_as_text(value) for value in values}) > 1
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _refuse_mixed_encoders(runs: Sequence[Run]) -> None:
+    scored = [run for run in runs if run.records]
+    for run in scored[1:]:
+        one, other = scored[0].records[0].encoder, run.records[0].encoder
+        if one != other:
+            raise RunDirError(
+                f"{scored[0].path} and {run.path} were scored with different encoders, held-out images or counts "
+                f"({one[:12]} and {other[:12]}), so their numbers do not compare; report them separately"
+            )
+
+
+def _class_shares(record: Record, of: str) -> dict[int, float]:
+    shares = {}
+    for score in record.scores:
+        match = _CLASS_SHARE.fullmatch(score.metric)
+        if match and score.of == of:
+            shares[int(match[1])] = score.value
+    return shares
+
+
+def _read_mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        content = parse(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunDirError(f"{file}: cannot be read ({error.strerror}); is this a run directory?") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise RunDirError(f"{file}: damaged ({_one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise RunDirError(f"{file}: not a file of collapse-bench (expected a mapping)")
+    return content
+
+
+def _need(file: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise RunDirError(f"{file}: not a file of collapse-bench ({key!r} is missing or of the wrong type)")
+
+
+def _read_record(file: Path) -> Record:
+    content = _read_mapping(file, json.loads)
+    try:
+        record = Record.from_dict(content)
+        if not all(isinstance(score, Score) and isinstance(score.value, int | float) for score in record.scores):
+            raise TypeError("a score is not a number")
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunDirError(f"{file}: not a record of this version ({_one_line(error)})") from error
+    return record
+
+
+def _read_grid(file: Path) -> np.ndarray:
+    try:
+        grid = np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise RunDirError(f"{file}: the sample grid cannot be read ({error.strerror or _one_line(error)})") from error
+    except (ValueError, EOFError) as error:
+        raise RunDirError(f"{file}: the sample grid is damaged ({_one_line(error)})") from error
+    if grid.dtype != np.uint8 or grid.ndim != 4 or grid.shape[-1] not in (1, 3):
+        raise RunDirError(f"{file}: expected uint8 [k, h, w, 1 or 3], found {grid.dtype} {list(grid.shape)}")
+    return grid
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _merge(combine: Callable[[list[Any]], Any], mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    keys = dict.fromkeys(key for mapping in mappings for key in mapping)
+    return {key: combine([mapping[key] for mapping in mappings if key in mapping]) for key in keys}

@@ -1,0 +1,122 @@
+"""The chain: the only state of the loop. It is replaced at every commit, never edited."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from collapse_bench.errors import RunDirError
+from collapse_bench.pool import Pool
+from collapse_bench.records import Record
+from collapse_bench.rundir import RunDir, write_json
+from collapse_bench.store import write_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """What generations 0 to t-1 left behind.
+
+    Args:
+        run_dir: where it is on the disk.
+        records: one per committed generation.
+        fitted: the last model as fitted; a warm start continues from it.
+        model: the last model after refinement, which made the last samples; often ``fitted`` itself.
+        keep: ``"all"`` keeps every model and pool on the disk, ``"last"`` only what the next generation may need.
+        num_pools_needed: how many of the last pools the regime looks at; ``None`` is all.
+    """
+
+    run_dir: RunDir
+    records: tuple[Record, ...]
+    fitted: nn.Module | None
+    model: nn.Module | None
+    keep: Literal["last", "all"]
+    num_pools_needed: int | None
+
+    @classmethod
+    def resume_or_start(
+        cls,
+        run_dir: RunDir,
+        *,
+        empty_model: Callable[[], nn.Module],
+        refined_skeleton: Callable[[nn.Module], nn.Module],
+        keep: Literal["last", "all"],
+        num_pools_needed: int | None,
+    ) -> Self:
+        """The chain as committed in a run directory; empty when nothing is committed.
+
+        Args:
+            run_dir: an opened run directory.
+            empty_model: makes an unfitted model.
+            refined_skeleton: makes, from a fitted model, an unfitted one of the kind that the refiner returns.
+            keep: which models and pools stay on the disk.
+            num_pools_needed: how many of the last pools the regime looks at; ``None`` is all.
+
+        Raises:
+            RunDirError: if a committed file is missing or damaged.
+        """
+        records = run_dir.records()
+        fitted = model = None
+        if records:
+            folder = run_dir.generation(records[-1].generation)
+            fitted = model = _load_into(empty_model(), folder / "fitted.safetensors")
+            if (folder / "model.safetensors").exists():
+                model = _load_into(refined_skeleton(fitted), folder / "model.safetensors")
+        return cls(run_dir, records, fitted, model, keep, num_pools_needed)
+
+    @property
+    def next_generation(self) -> int:
+        """The first generation that is not committed."""
+        return len(self.records)
+
+    def kept(self, generation: int) -> Pool:
+        """The images that a generation handed on.
+
+        Raises:
+            RunDirError: if it is not on the disk (``keep=last`` deletes what the regime does not look at).
+        """
+        return Pool.load(self.run_dir.generation(generation) / "kept.safetensors")
+
+    def commit(self, record: Record, *, fitted: nn.Module, model: nn.Module, kept: Pool, grid: np.ndarray) -> Self:
+        """The chain with one generation more; on return it is on the disk, all of it.
+
+        Args:
+            record: the numbers.
+            fitted: the model as fitted.
+            model: the model after refinement.
+            kept: the images handed on.
+            grid: sample images with the same seeds in every generation, uint8 [k, h, w, c].
+
+        Raises:
+            RunDirError: if the disk refuses; earlier generations stay as they are.
+        """
+        with self.run_dir.committing(record.generation) as folder:
+            write_tensors(folder / "fitted.safetensors", fitted.state_dict())
+            if model is not fitted:
+                write_tensors(folder / "model.safetensors", model.state_dict())
+            kept.save(folder / "kept.safetensors")
+            np.save(folder / "grid.npy", grid, allow_pickle=False)
+            write_json(folder / "record.json", record.to_dict())
+        if self.keep == "last":
+            self._delete_before(record.generation)
+        return replace(self, records=(*self.records, record), fitted=fitted, model=model)
+
+    def _delete_before(self, generation: int) -> None:
+        """Deletes the models, and the pools that the regime no longer looks at, of earlier generations."""
+        for t in range(generation):
+            folder = self.run_dir.generation(t)
+            (folder / "fitted.safetensors").unlink(missing_ok=True)
+            (folder / "model.safetensors").unlink(missing_ok=True)
+            if self.num_pools_needed is not None and t <= generation - self.num_pools_needed:
+                (folder / "kept.safetensors").unlink(missing_ok=True)
+
+
+def _load_into(module: nn.Module, path: "object") -> nn.Module:
+    try:
+        module.load_state_dict(load_file(str(path)))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunDirError(f"cannot load the model {path}: {error}; delete its generation folder to redo it") from error
+    return module.eval()

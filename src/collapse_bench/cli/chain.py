@@ -1,0 +1,174 @@
+"""One run of ``collapse-run``: from the composed configuration to a finished run folder."""
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from collapse_bench.analysis.figures import write_figures
+from collapse_bench.analysis.runs import load_run
+from collapse_bench.analysis.tables import format_value, generation_table
+from collapse_bench.assembly import assemble
+from collapse_bench.cli.config import build, flatten
+from collapse_bench.cli.progress import RichWatch
+from collapse_bench.errors import CollapseBenchError, ConfigError
+from collapse_bench.fingerprint import library_versions
+from collapse_bench.loop import Parts, run_generations
+from collapse_bench.measuring import NUM_GRID, to_grid
+from collapse_bench.rundir import RunDir, read_json
+from collapse_bench.store import Store
+from collapse_bench.training import TrainerOptions
+
+# What decides no number: where things are, what is kept, what is shown.
+_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache", "hydra")
+_NOT_IDENTITY_KEYS = ("dataset.root", "dataset.test_root", "dataset.download")
+
+
+def run_chain(composed: DictConfig) -> None:
+    """Runs one chain to its end, or says that it is complete, and shows its table and figures.
+
+    Raises:
+        CollapseBenchError: for what the user can mend; the run's status says so too, and a second call continues.
+    """
+    console = Console()
+    config = _resolve(composed)
+    choices = {
+        group: name
+        for group, name in HydraConfig.get().runtime.choices.items()
+        if not group.startswith("hydra") and "@" not in group
+    }
+    identity = _identity(config)
+    config_hash = _hash(identity)
+    run_dir = RunDir(_folder(config, choices, config_hash))
+    if _is_complete(run_dir, config_hash):
+        console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
+        return
+
+    budget = build(config["budget"], "budget")
+    trainer = build(config["trainer"], "trainer")
+    torch.set_num_threads(trainer.num_threads)
+    with RichWatch(console, budget, first=run_dir.num_committed(), live=config["progress"]) as watch:
+        data = build(config["dataset"], "dataset").load()
+        parts = assemble(
+            data=data,
+            **{name: build(config[name], name) for name in _PARTS},
+            budget=budget,
+            trainer=trainer,
+            store=_store(config["cache"]),
+            watch=watch,
+        )
+        info = {
+            "identity": {
+                **identity,
+                **{f"versions.{k}": v for k, v in library_versions().items()},
+                "data": data.content_hash,
+            },
+            "config_hash": config_hash,
+            "choices": choices,
+            "seed": config["seed"],
+            "num_generations": budget.num_generations,
+            "class_names": list(data.spec.class_names),
+            "versions": {**library_versions(), "python": platform.python_version()},
+            "machine": _machine(trainer),
+            "command": shlex.join(["collapse-run", *sys.argv[1:]]),
+            "encoder": {"name": choices["encoder"], "hash": parts.measurer.identity, **parts.measurer.accuracy},
+        }
+        with run_dir.opened(info, config):
+            _run_to_end(run_dir, parts, config)
+    _show(run_dir, console)
+
+
+_PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
+
+
+def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any]) -> None:
+    run_dir.write_status("running")
+    np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
+    try:
+        run_generations(parts, config["seed"], run_dir, config["keep"])
+    except (CollapseBenchError, KeyboardInterrupt) as error:
+        run_dir.write_status("failed", str(error) or type(error).__name__)
+        raise
+    run_dir.write_status("complete")
+
+
+def _resolve(composed: DictConfig) -> dict[str, Any]:
+    try:
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{str(error).splitlines()[0]}; give it as {error.full_key}=VALUE") from error
+    assert isinstance(config, dict)
+    for key, kind in (("seed", int), ("progress", bool), ("runs_dir", str), ("keep", str)):
+        if not isinstance(config[key], kind):
+            raise ConfigError(f"{key} must be {kind.__name__}, got {config[key]!r}")
+    if config["keep"] not in ("last", "all"):
+        raise ConfigError(f"keep must be one of last, all; got {config['keep']!r}")
+    return {str(key): value for key, value in config.items() if key != "hydra"}
+
+
+def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything in a configuration that decides a number, with dotted keys."""
+    deciding = flatten({key: value for key, value in config.items() if key not in _NOT_IDENTITY})
+    return {key: value for key, value in deciding.items() if key not in _NOT_IDENTITY_KEYS}
+
+
+def _hash(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _folder(config: Mapping[str, Any], choices: Mapping[str, str], config_hash: str) -> Path:
+    """The run's folder: named by its choices for people, and by its hash so that no two runs share one."""
+    if config["run_dir"] is not None:
+        return Path(config["run_dir"]).expanduser()
+    arm = "-".join(choices[group] for group in ("dataset", "generator", "regime", "mitigation"))
+    return Path(config["runs_dir"]).expanduser() / f"{arm}-seed{config['seed']}-{config_hash}"
+
+
+def _is_complete(run_dir: RunDir, config_hash: str) -> bool:
+    status, info = run_dir.path / "status.json", run_dir.path / "run.json"
+    if not (status.exists() and info.exists()):
+        return False
+    return read_json(status)["state"] == "complete" and read_json(info)["config_hash"] == config_hash
+
+
+def _store(cache: Mapping[str, Any]) -> Store:
+    if not isinstance(cache["max_gb"], (int, float)) or cache["max_gb"] <= 0:
+        raise ConfigError(f"cache.max_gb must be a number above 0, got {cache['max_gb']!r}")
+    return Store(Path(cache["root"]).expanduser(), int(cache["max_gb"] * 2**30), bool(cache["enabled"]))
+
+
+def _machine(trainer: TrainerOptions) -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if trainer.device.type == "cuda" else "cpu"
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "num_threads": torch.get_num_threads(),
+        "device": device,
+    }
+
+
+def _show(run_dir: RunDir, console: Console) -> None:
+    """The table, the figures, and where they are."""
+    run = load_run(run_dir.path)
+    cell = " / ".join(str(run.choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
+    table = Table(title=f"{cell}, seed {run.seed}", title_justify="left")
+    frame = generation_table(run)
+    for column in ("", *frame.columns):
+        table.add_column(column.replace("_", " "), justify="right")
+    for label, row in frame.iterrows():
+        table.add_row(str(label), *(format_value(str(metric), value) for metric, value in row.items()))
+    console.print(table)
+    write_figures([run], run_dir.path / "figures")
+    console.print(f"run folder: {run_dir.path}   figures: {run_dir.path / 'figures'}", highlight=False, soft_wrap=True)

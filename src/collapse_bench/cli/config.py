@@ -1,0 +1,156 @@
+"""From command-line overrides to a checked, plain configuration, and from that to objects."""
+
+import difflib
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from collapse_bench.errors import ConfigError
+
+
+def conf_dir() -> str:
+    """The absolute folder of the configuration: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if folder.is_dir():
+            return str(folder)
+    raise ConfigError(f"no configuration folder beside {package}; reinstall collapse-bench")
+
+
+def check_command_line(arguments: Sequence[str]) -> None:
+    """Composes the configuration that a command line asks for, without running it.
+
+    Args:
+        arguments: as in ``sys.argv[1:]``; options that start with ``-`` are Hydra's and are not looked at.
+
+    Raises:
+        ConfigError: for a misspelt key, group or option, with the nearest match.
+    """
+    texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    if stray := [a for a in arguments if not a.startswith("-") and a not in texts]:
+        raise ConfigError(f"{stray[0]!r} is not understood; overrides have the form KEY=VALUE (see --help)")
+    if any(a in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn") for a in arguments):
+        return  # another set of files; Hydra's own messages must do
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except HydraException as error:
+        raise ConfigError(f"the command line is not understood: {error}") from error
+    overrides = [o for o in overrides if not o.key_or_group.startswith("hydra")]
+    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    swept = [
+        f"{o.key_or_group}={choice}"
+        for o in overrides
+        if o.is_sweep_override() and o.is_discrete_sweep()
+        for choice in o.sweep_string_iterator()
+    ]
+    for line in ([*plain, *([choice] if choice else [])] for choice in swept or [""]):
+        _compose(line)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return compose("run", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(str(error), overrides)) from error
+
+
+def _groups() -> list[str]:
+    return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())
+
+
+def _options(group: str) -> list[str]:
+    return sorted(p.stem for p in (Path(conf_dir()) / group).glob("*.yaml"))
+
+
+def _explain(message: str, overrides: Sequence[str]) -> str:
+    """One sentence that names what is misspelt, and the nearest thing that exists."""
+    choices = [o for o in overrides if o.partition("=")[0] in _groups()]
+    for choice in choices:
+        group, _, option = choice.partition("=")
+        known = _options(group)
+        if option not in [*known, "null"]:
+            return f"{group}={option}: there is no such option{_nearest(option, known)}. Options: {', '.join(known)}"
+    if choices == list(overrides):
+        return message.strip().splitlines()[0]
+    known = [*_groups(), *flatten(OmegaConf.to_container(_compose(choices), resolve=False))]
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if not any(name == key or name.startswith(f"{key}.") for name in known):
+            return f"{key}: there is no such key{_nearest(key, known)}. All keys: collapse-run --cfg job"
+    return message.strip().splitlines()[0]
+
+
+def _nearest(word: str, words: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    if not matches:  # the last part may be right and the path wrong
+        matches = [w for w in words if w.split(".")[-1] == word.split(".")[-1]][:1]
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level with dotted keys; sequences stay values."""
+    if not isinstance(config, Mapping) or not config:
+        return {prefix.removesuffix("."): config}
+    return {k: v for key, value in config.items() for k, v in flatten(value, f"{prefix}{key}.").items()}
+
+
+def build(node: Any, path: str) -> Any:
+    """The object that a configuration node describes; lists become tuples.
+
+    Arguments are checked against the annotations of the class before it is called, so that ``learning_rate=abc``
+    is an error here and not a crash in training.
+
+    Args:
+        node: plain values; a mapping with ``_target_`` names a class and its arguments.
+        path: of the node, for errors.
+
+    Raises:
+        ConfigError: if an argument is missing, unknown, of the wrong type or out of range.
+    """
+    if isinstance(node, Mapping):
+        children = {key: build(value, f"{path}.{key}") for key, value in node.items() if key != "_target_"}
+        return _call(_locate(node["_target_"], path), children, path) if "_target_" in node else children
+    if isinstance(node, (list, tuple)):
+        return tuple(build(value, f"{path}[{i}]") for i, value in enumerate(node))
+    return node
+
+
+def _locate(target: str, path: str) -> type:
+    from hydra.utils import get_class
+
+    try:
+        return get_class(target)
+    except Exception as error:
+        raise ConfigError(f"{path}._target_={target}: there is no such class ({error})") from error
+
+
+def _call(cls: type, arguments: Mapping[str, Any], path: str) -> Any:
+    from beartype import BeartypeConf
+    from beartype.door import is_bearable
+
+    hints = typing.get_type_hints(cls.__init__, vars(sys.modules[cls.__module__]))
+    for name, value in arguments.items():
+        if name not in hints:
+            raise ConfigError(f"{path}.{name}: {cls.__name__} has no such argument{_nearest(name, list(hints))}")
+        if not is_bearable(value, hints[name], conf=BeartypeConf(is_pep484_tower=True)):
+            raise ConfigError(f"{path}.{name} must be {_readable(hints[name])}, got {value!r}")
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _readable(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
+    text = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+    return text.replace("None", "null").replace("NoneType", "null")

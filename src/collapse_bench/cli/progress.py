@@ -1,0 +1,68 @@
+"""The live display of a run."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from collapse_bench.records import Record
+from collapse_bench.types import Budget
+from collapse_bench.watch import Watch
+
+
+class RichWatch(Watch):
+    """Shows the generation, the phase, the step, the loss and the time left; prints a line per generation.
+
+    Args:
+        console: where to.
+        budget: of the run, from which the time left is estimated.
+        first: the first generation that will be computed.
+        live: whether to draw the moving bar as well as the lines.
+    """
+
+    def __init__(self, console: Console, budget: Budget, first: int, live: bool) -> None:
+        self._console, self._budget = console, budget
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=console,
+            disable=not live,
+            transient=True,
+        )
+        total = sum(budget.num_fit_steps(t) for t in range(first, budget.num_generations + 1))
+        self._task = self._progress.add_task("starting", total=max(1, total), detail="")
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def phase(self, generation: int, name: str) -> None:
+        """See ``Watch.phase``."""
+        what = f"generation {generation}/{self._budget.num_generations}  {name}"
+        self._progress.update(self._task, description=what, detail="")
+
+    def step(self, step: int, num_steps: int, loss: float) -> None:
+        """See ``Watch.step``."""
+        self._progress.update(
+            self._task, completed=self._done + step, detail=f"step {step}/{num_steps}  loss {loss:.4g}"
+        )
+
+    def committed(self, record: Record) -> None:
+        """See ``Watch.committed``."""
+        self._done += self._budget.num_fit_steps(record.generation)
+        self._progress.update(self._task, completed=self._done)
+        seconds = "  ".join(f"{phase} {s:.1f} s" for phase, s in record.spent.seconds.items())
+        reused = f"  (from the cache: {', '.join(record.spent.reused)})" if record.spent.reused else ""
+        self._console.print(f"generation {record.generation} committed  {seconds}{reused}", highlight=False)

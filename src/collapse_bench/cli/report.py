@@ -1,0 +1,91 @@
+"""``collapse-report``: runs to a table in the terminal, figures, and one HTML page. Imports no torch, starts fast."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from collapse_bench.errors import CollapseBenchError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the report that the command line asks for.
+
+    Args:
+        arguments: the command line without the program's name; ``None`` is that of this process.
+
+    Returns:
+        The exit status: 0, or 1 after an error that the user can mend.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        _report(options.runs, options.out or _default_folder(options.runs), options.baseline)
+    except CollapseBenchError as error:
+        print(f"collapse-report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="collapse-report",
+        description="Compare runs: a table in the terminal, and tables, figures and one HTML page in a folder.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, help="run directories, or folders that are searched for them to any depth"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder to write to (default: reports/ and the name of the runs' folder)"
+    )
+    parser.add_argument(
+        "--baseline", metavar="ARM", help="arm to compare with, by its name in the table (default: the first arm)"
+    )
+    return parser
+
+
+def _default_folder(paths: Sequence[Path]) -> Path:
+    return Path("reports") / Path(os.path.commonpath([path.resolve() for path in paths])).name
+
+
+def _report(paths: Sequence[Path], folder: Path, baseline: str | None) -> None:
+    # After the command line is read: pandas, scipy and matplotlib take seconds to load, and --help needs none.
+    from collapse_bench.analysis.figures import write_figures
+    from collapse_bench.analysis.report import write_report
+    from collapse_bench.analysis.runs import find_runs, to_frame
+    from collapse_bench.analysis.tables import (
+        default_baseline,
+        format_arm_table,
+        format_paired_table,
+        to_markdown,
+        to_text,
+    )
+
+    runs = find_runs(*paths)
+    arm_table = format_arm_table(runs)
+    against = baseline or default_baseline(runs)
+    paired_table = format_paired_table(runs, against)
+
+    page = write_report(runs, folder / "report.html", baseline=against)
+    figures = write_figures(runs, folder / "figures")
+    to_frame(runs).to_csv(folder / "scores.csv", index=False)
+    markdown = [to_markdown(arm_table)]
+    if len(paired_table):
+        markdown.append(f"Difference to {against}, seed by seed:\n\n{to_markdown(paired_table)}")
+    (folder / "table.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    incomplete = sum(not run.complete for run in runs)
+    print(f"{len(runs)} runs{f', {incomplete} of them incomplete' if incomplete else ''}")
+    print("Each arm at its last generation; below each value the change since generation 0.\n")
+    print(to_text(arm_table, width))
+    if len(paired_table):
+        print(f"\nDifference to {against}, seed by seed, with the t interval:\n")
+        print(to_text(paired_table, width))
+    print(f"\npage     {page}\nfigures  {figures[0].parent}\nscores   {folder / 'scores.csv'}")
+    print(f"table    {folder / 'table.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""``collapse-run``: one chain, or with ``-m`` a sweep of chains."""
+
+import os
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from collapse_bench.cli.config import check_command_line, conf_dir
+from collapse_bench.errors import CollapseBenchError
+
+
+def main() -> None:
+    """Runs what the command line asks for; exits with 1 and one clear line for an error that the user can mend."""
+    # Hydra prints only the first error of a sweep, in its own words, unless it is told to pass errors on.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        check_command_line(sys.argv[1:])
+        _run()
+    except CollapseBenchError as error:
+        sys.exit(f"error: {error}")
+
+
+@hydra.main(config_path=conf_dir(), config_name="run", version_base="1.3")
+def _run(config: DictConfig) -> None:
+    # torch and Lightning take seconds to import, and --help needs neither.
+    from collapse_bench.cli.chain import run_chain
+
+    try:
+        run_chain(config)
+    except CollapseBenchError as error:
+        if HydraConfig.get().mode == RunMode.RUN:
+            sys.exit(f"error: {error}")
+        raise  # the other jobs of a sweep go on; Hydra raises the first error at the end

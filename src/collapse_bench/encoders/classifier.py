@@ -1,0 +1,86 @@
+"""A classifier trained on the real pool, whose last activations are features and whose output is classes."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from collapse_bench.encoders.base import Encoded, Encoder, FittedEncoder
+from collapse_bench.errors import ConfigError
+from collapse_bench.fingerprint import code_version, fingerprint
+from collapse_bench.networks.resnet import ResNet
+from collapse_bench.pool import UNLABELLED, Pool
+from collapse_bench.seeding import RUN_LEVEL, Role, Stream, isolated_rng
+from collapse_bench.store import Store
+from collapse_bench.training import FitJob, Optimisation, TrainerOptions, train
+from collapse_bench.types import ImageSpec, to_float
+
+
+@final
+@dataclass(frozen=True)
+class Classifier(Encoder):
+    """A small residual network, trained once on the real pool and then frozen.
+
+    Its seed is its own and not the run's: all runs with equal real pools measure with the same network.
+
+    Args:
+        width: channels of the first stage, a multiple of 8; features are four times as many.
+        num_blocks: residual blocks per stage.
+        num_steps: gradient steps.
+        seed: of its parameters and batches.
+        optimisation: how it is trained.
+    """
+
+    has_probabilities: ClassVar[bool] = True
+
+    width: int
+    num_blocks: int
+    num_steps: int
+    seed: int
+    optimisation: Optimisation
+
+    def __post_init__(self) -> None:
+        if self.width < 8 or self.width % 8:
+            raise ConfigError(f"encoder.width must be a positive multiple of 8, got {self.width}")
+        if self.num_blocks < 1 or self.num_steps < 1:
+            raise ConfigError("encoder.num_blocks and encoder.num_steps must be at least 1")
+
+    def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
+        """The classifier of these real images, from the store where it was trained before.
+
+        Raises:
+            ConfigError: if there is only one class, or an image has no label.
+        """
+        if spec.num_classes < 2 or bool((real.labels == UNLABELLED).any()):
+            raise ConfigError(
+                "encoder=classifier needs labelled images of two classes or more; use encoder=pixels metrics=features"
+            )
+        seed = Stream(self.seed, RUN_LEVEL, Role.ARTEFACT).seed
+        with isolated_rng(seed):
+            network = ResNet(spec, self.width, self.num_blocks)
+
+        def build() -> dict[str, Tensor]:
+            def loss(images: Tensor, labels: Tensor) -> Tensor:
+                return F.cross_entropy(network(images), labels, reduction="none")
+
+            job = FitJob(self.num_steps, seed, options, "the encoder")
+            train(network, loss, real, torch.ones(len(real)), self.optimisation, job)
+            return network.state_dict()
+
+        key = fingerprint(code_version(), self, spec, real.content_hash, options)
+        tensors, _ = store.get_or_build("encoder", key, build)
+        network.load_state_dict(tensors)
+        return _FrozenClassifier(network.to(options.device).eval())
+
+
+class _FrozenClassifier(FittedEncoder):
+    def __init__(self, network: ResNet) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Encoded:
+        features = self.network.features(to_float(images))
+        # Softmax in float64: a confident classifier rounds to exactly 1 in float32.
+        return Encoded(features, self.network.head(features).double().softmax(1))

@@ -1,0 +1,97 @@
+"""What a generator is: a family of models and how one of them is fitted to a weighted pool."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from collapse_bench.pool import UNLABELLED, Pool
+from collapse_bench.seeding import image_uniform
+from collapse_bench.training import FitJob, Losses
+from collapse_bench.types import ImageSpec
+
+LABEL_DRAW = 1 << 20
+"""Number of the per-image draw that decides the condition; samplers count their own draws from 0."""
+
+
+class Model(nn.Module):
+    """A model of one family. Everything that sampling needs is in its state dictionary.
+
+    Args:
+        spec: images that it makes.
+        conditional: whether samples are made for a given class.
+    """
+
+    label_shares: Tensor
+
+    def __init__(self, spec: ImageSpec, conditional: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        self.conditional = conditional
+        self.register_buffer("label_shares", torch.full((spec.num_classes,), 1.0 / spec.num_classes).double())
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of fitted numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def num_conditions(self) -> int:
+        """Classes that the model is conditioned on; 0 for an unconditional one."""
+        return self.spec.num_classes if self.conditional else 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        return self.label_shares.device
+
+    def learn_label_shares(self, pool: Pool, weights: Float[Tensor, " n"]) -> None:
+        """Takes the class shares that a conditional model asks for from its training pool."""
+        if self.conditional:
+            labelled = pool.labels != UNLABELLED
+            counts = torch.bincount(pool.labels[labelled], weights[labelled].double(), self.spec.num_classes)
+            self.label_shares.copy_(counts / counts.sum())
+
+    def draw_labels(self, seeds: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """The condition of each image, a function of its seed; ``UNLABELLED`` for an unconditional model."""
+        if not self.conditional:
+            return torch.full_like(seeds, UNLABELLED)
+        uniform = image_uniform(seeds, (), LABEL_DRAW)
+        return torch.searchsorted(self.label_shares.cumsum(0), uniform).clamp_(max=self.spec.num_classes - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator(ABC):
+    """A family of models. Concrete generators are frozen dataclasses, so that a fit can be hashed.
+
+    Args:
+        start: ``"warm"`` continues every generation from the previous generation's fitted parameters;
+            ``"scratch"`` draws new ones.
+    """
+
+    start: Literal["warm", "scratch"]
+
+    @abstractmethod
+    def empty_model(self, spec: ImageSpec) -> Model:
+        """An unfitted model of this family for such images.
+
+        Raises:
+            ConfigError: if the family cannot make such images.
+        """
+
+    @abstractmethod
+    def fit_model(self, model: Model, pool: Pool, weights: Float[Tensor, " n"], job: FitJob) -> Losses:
+        """Fits ``model`` in place and returns its training losses as (step, mean since the previous entry).
+
+        Args:
+            model: from ``empty_model``, fresh or warm.
+            pool: images to fit.
+            weights: sampling probability of each image, up to a factor; 0 means absent.
+            job: steps, seed, device.
+
+        Raises:
+            TrainingError: if the loss becomes NaN, or no image has a positive weight.
+        """

@@ -1,0 +1,77 @@
+"""Flow matching (Lipman et al. 2023, arXiv:2210.02747) on straight paths (Liu et al. 2023, arXiv:2209.03003)."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from collapse_bench.errors import ConfigError
+from collapse_bench.generators.base import Generator, Model
+from collapse_bench.networks.mlp import ResidualMLP
+from collapse_bench.networks.unet import UNet
+from collapse_bench.pool import UNLABELLED, Pool
+from collapse_bench.training import FitJob, Losses, Optimisation, train
+from collapse_bench.types import ImageSpec
+
+
+class FlowModel(Model):
+    """A velocity field that carries standard normal noise (time 0) to images (time 1) along straight paths."""
+
+    def __init__(self, spec: ImageSpec, recipe: "Flow") -> None:
+        super().__init__(spec, recipe.conditional)
+        self.frac_unconditional = recipe.frac_unconditional
+        self.network = recipe.network.build(spec, self.num_conditions)
+
+    def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Mean squared error of the velocity at a random time, per image (arXiv:2210.02747, eq. 23, sigma_min 0).
+
+        Args:
+            images: in [-1, 1].
+            labels: classes; a random share ``frac_unconditional`` is hidden, for classifier-free guidance.
+        """
+        noise = torch.randn_like(images)
+        time = torch.rand(len(images), device=images.device)
+        if self.conditional and self.frac_unconditional:
+            labels = torch.where(torch.rand_like(time) < self.frac_unconditional, UNLABELLED, labels)
+        noisy = torch.lerp(noise, images, time.view(-1, 1, 1, 1))
+        return (self.network(noisy, time, labels) - (images - noise)).square().flatten(1).mean(1)
+
+    def velocity(
+        self, x: Float[Tensor, "n c h w"], time: float, labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The velocity at ``x`` and ``time`` in [0, 1]."""
+        return self.network(x, torch.full((len(x),), time, device=x.device), labels)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Flow(Generator):
+    """A flow-matching model.
+
+    Args:
+        start: warm or from scratch, see ``Generator``.
+        network: the velocity field.
+        conditional: the network sees the class.
+        frac_unconditional: share of training images whose class is hidden from a conditional network.
+        optimisation: how it is fitted.
+    """
+
+    network: ResidualMLP | UNet
+    conditional: bool
+    frac_unconditional: float
+    optimisation: Optimisation
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.frac_unconditional < 1:
+            raise ConfigError(f"generator.frac_unconditional must lie in [0, 1), got {self.frac_unconditional}")
+
+    def empty_model(self, spec: ImageSpec) -> FlowModel:
+        """An unfitted velocity field."""
+        return FlowModel(spec, self)
+
+    def fit_model(self, model: Model, pool: Pool, weights: Float[Tensor, " n"], job: FitJob) -> Losses:
+        """Minimises the flow-matching loss by gradient descent; see ``Generator.fit_model``."""
+        assert isinstance(model, FlowModel)
+        return train(model, model.loss, pool, weights, self.optimisation, job)

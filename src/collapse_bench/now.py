@@ -1,0 +1,180 @@
+"""What a part may look at, and ask for, at one generation; everything that it spends is metered."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from collapse_bench.chain import Chain
+from collapse_bench.fingerprint import code_version, fingerprint
+from collapse_bench.generators.base import Generator, Model
+from collapse_bench.pool import Pool
+from collapse_bench.records import Record, Score, Spent
+from collapse_bench.seeding import Role, Stream, isolated_rng
+from collapse_bench.store import Store
+from collapse_bench.training import FitJob, Losses, TrainerOptions
+from collapse_bench.types import Budget, ImageSpec
+from collapse_bench.watch import Watch
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What stays the same through a chain and every part may look at. The held-out images are not here.
+
+    Args:
+        spec: shape and classes of the images.
+        real: the real pool.
+        budget: what every arm may spend.
+        trainer: where and in what arithmetic.
+        store: where fits are remembered.
+        watch: who watches.
+    """
+
+    spec: ImageSpec
+    real: Pool
+    budget: Budget
+    trainer: TrainerOptions
+    store: Store
+    watch: Watch
+
+
+class Now:
+    """One generation of one chain, as its parts see it.
+
+    Args:
+        generation: which one.
+        seed: of the chain.
+        setting: what stays the same.
+        chain: what earlier generations left behind.
+    """
+
+    def __init__(self, generation: int, seed: int, setting: Setting, chain: Chain) -> None:
+        self.generation, self.seed, self.setting, self.chain = generation, seed, setting, chain
+        self.losses: Losses = ()
+        self._meter: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
+        self._real_images_seen: dict[str, int] = {}
+        self._reused: list[str] = []
+
+    def stream(self, role: Role) -> Stream:
+        """The named random numbers of this generation for one role."""
+        return Stream(self.seed, self.generation, role)
+
+    @property
+    def num_synthetic(self) -> int:
+        """Images that a generation hands to the next unless the regime asks for another number."""
+        return self.setting.budget.num_synthetic or len(self.setting.real)
+
+    def fit(
+        self,
+        generator: Generator,
+        train: Pool,
+        weights: Float[Tensor, " n"],
+        *,
+        initial: Model | None = None,
+        num_steps: int | None = None,
+        role: Role = Role.FIT,
+    ) -> Model:
+        """A model fitted to a weighted pool, from the store where the same fit was done before.
+
+        Args:
+            generator: the family.
+            train: images to fit.
+            weights: sampling probability of each image, up to a factor.
+            initial: a model to continue from; by default the chain's last fitted model where the generator starts
+                warm, and otherwise fresh random parameters.
+            num_steps: gradient steps; by default the budget of this generation.
+            role: names the random numbers of the fit.
+
+        Raises:
+            TrainingError: if the loss becomes NaN, or no image has a positive weight.
+        """
+        setting = self.setting
+        if initial is None and generator.start == "warm" and self.chain.fitted is not None:
+            assert isinstance(self.chain.fitted, Model)
+            initial = self.chain.fitted
+        num_steps = setting.budget.num_fit_steps(self.generation) if num_steps is None else num_steps
+        seed = self.stream(role).seed
+        job = FitJob(num_steps, seed, setting.trainer, f"generation {self.generation}", setting.watch.step)
+        with isolated_rng(seed):
+            model = generator.empty_model(setting.spec)
+        if initial is not None:
+            model.load_state_dict(initial.state_dict())
+
+        def build() -> Mapping[str, Tensor]:
+            losses = generator.fit_model(model, train, weights, job)
+            return {**model.state_dict(), "losses": torch.tensor(losses, dtype=torch.float64).view(-1, 2)}
+
+        start = initial.state_dict() if initial is not None else None
+        key = fingerprint(
+            code_version(),
+            generator,
+            setting.spec,
+            train.content_hash,
+            weights,
+            num_steps,
+            seed,
+            setting.trainer,
+            start,
+        )
+        with self.timed("fit"):
+            tensors, reused = setting.store.get_or_build("fit", key, build)
+        self.losses = tuple((int(step), loss) for step, loss in tensors.pop("losses").tolist())
+        model.load_state_dict(tensors)
+        real = train.born < 0
+        self.spend(gradient_steps=num_steps if self.losses else 0, networks_trained=1)
+        self._real_images_seen["generator"] = int(train.image_id[real & (weights > 0)].unique().numel())
+        if reused:
+            self._reused.append("fit")
+        return model.to(setting.trainer.device).eval()
+
+    def spend(self, **amounts: int) -> None:
+        """Adds to the meter; the names are those of ``Spent``."""
+        self._meter.update(amounts)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the block's wall time to a phase and tells the watch that the phase begins."""
+        self.setting.watch.phase(self.generation, phase)
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - begin
+
+    def record(self, train: Pool, model: Model, kept: Pool, scores: tuple[Score, ...], encoder: str) -> Record:
+        """What is written down about this generation.
+
+        Args:
+            train: the training pool.
+            model: the model after refinement.
+            kept: the images handed on.
+            scores: the numbers.
+            encoder: identity of what they were measured with.
+        """
+        return Record(
+            generation=self.generation,
+            seed=self.seed,
+            scores=scores,
+            train_pool=train.counts_by_birth(),
+            kept_labels="condition" if model.conditional else "none",
+            num_parameters=model.num_parameters,
+            losses=self.losses,
+            encoder=encoder,
+            spent=self.spent,
+        )
+
+    @property
+    def spent(self) -> Spent:
+        """What this generation has cost so far."""
+        return Spent(
+            **self._meter,
+            real_images_seen=dict(self._real_images_seen),
+            reused=tuple(self._reused),
+            seconds={phase: round(seconds, 3) for phase, seconds in self._seconds.items()},
+        )

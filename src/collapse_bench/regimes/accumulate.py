@@ -1,0 +1,20 @@
+"""Everything is kept."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from collapse_bench.now import Now
+from collapse_bench.pool import Pool
+from collapse_bench.regimes.base import Regime
+
+
+@final
+@dataclass(frozen=True)
+class Accumulate(Regime):
+    """D_t = R + S_0 + ... + S_(t-1), growing (Gerstgrasser et al. 2024, arXiv:2404.01413)."""
+
+    num_pools_needed: ClassVar[int | None] = None
+
+    def compose(self, now: Now) -> Pool:
+        """The real pool and all synthetic pools so far."""
+        return Pool.concat([now.setting.real, *(now.chain.kept(t) for t in range(now.generation))])

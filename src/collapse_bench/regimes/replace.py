@@ -1,0 +1,20 @@
+"""The fully synthetic loop."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from collapse_bench.now import Now
+from collapse_bench.pool import Pool
+from collapse_bench.regimes.base import Regime
+
+
+@final
+@dataclass(frozen=True)
+class Replace(Regime):
+    """D_t = S_(t-1): only the previous generation's samples (Shumailov et al. 2024; Alemohammad et al. 2024)."""
+
+    num_pools_needed: ClassVar[int | None] = 1
+
+    def compose(self, now: Now) -> Pool:
+        """The previous generation's samples."""
+        return now.chain.kept(now.generation - 1)

@@ -1,0 +1,194 @@
+"""Run directories: one resolved configuration, one chain, one commit point per generation.
+
+Layout::
+
+    run.json              what the run is: choices, seed, classes, versions, machine, encoder, command
+    config.yaml           the resolved configuration
+    status.json           running, complete or failed; for people and for ``collapse-report``
+    real_grid.npy         some real images, uint8 [k, h, w, c]
+    gen_000/record.json   the numbers
+    gen_000/grid.npy      samples with the same seeds in every generation, uint8 [k, h, w, c]
+    gen_000/kept.safetensors, fitted.safetensors, model.safetensors (only where a refiner changed the model)
+
+A generation's folder appears under its name only when all its files are on the disk.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from collapse_bench.errors import RunDirError
+from collapse_bench.records import Record
+from collapse_bench.store import sync_file
+
+RUN_SCHEMA = 1
+"""Version of the layout of ``run.json``."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run.
+
+    Args:
+        path: the folder.
+    """
+
+    path: Path
+
+    @contextmanager
+    def opened(self, info: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[None]:
+        """Claims the folder for one configuration and one process for the length of the block.
+
+        Args:
+            info: what goes into ``run.json``; its ``identity`` is a flat mapping of everything that decides the
+                numbers, and a folder made with another identity is refused.
+            config: the resolved configuration, as plain values.
+
+        Raises:
+            RunDirError: if the folder belongs to another configuration (naming the keys that differ), to another
+                process, is not a run directory, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunDirError(f"another process is writing the run {self.path}; wait for it or stop it") from None
+        except OSError as error:
+            raise RunDirError(f"cannot write the run folder {self.path}: {error}; choose another runs_dir") from error
+        try:
+            self._claim(info, config)
+            for unfinished in self.path.glob("gen_*.tmp"):
+                shutil.rmtree(unfinished)
+            yield
+        finally:
+            lock.release()
+
+    def _claim(self, info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        path = self.path / "run.json"
+        if path.exists():
+            before = read_json(path)["identity"]
+            differing = sorted(
+                key for key in {*before, *info["identity"]} if before.get(key) != info["identity"].get(key)
+            )
+            if differing:
+                changes = ", ".join(f"{key}: {before.get(key)} -> {info['identity'].get(key)}" for key in differing)
+                raise RunDirError(
+                    f"the run {self.path} belongs to another configuration ({changes}); choose another run_dir, or "
+                    "delete the folder to start anew"
+                )
+            return
+        if foreign := sorted(p.name for p in self.path.iterdir() if p.name != ".lock"):
+            raise RunDirError(f"{self.path} is not a run directory but holds {foreign[:5]}; choose an empty run_dir")
+        write_text(self.path / "config.yaml", _to_yaml(config))
+        write_json(path, {"schema": RUN_SCHEMA, **info})  # last: its presence makes this a run directory
+
+    def write_status(self, state: str, error: str | None = None) -> None:
+        """Says for readers whether the run is ``"running"``, ``"complete"`` or ``"failed"``."""
+        status = {"state": state, "generation": len(self.generations()) - 1, "error": error}
+        write_json(self.path / "status.json", {**status, "updated": datetime.now(UTC).isoformat(timespec="seconds")})
+
+    def generation(self, t: int) -> Path:
+        """The folder of a committed generation."""
+        return self.path / f"gen_{t:03d}"
+
+    def generations(self) -> list[int]:
+        """The committed generations, from 0 without a gap.
+
+        Raises:
+            RunDirError: if one is missing.
+        """
+        found = sorted(int(p.name[4:]) for p in self.path.glob("gen_[0-9][0-9][0-9]"))
+        if found != list(range(len(found))):
+            raise RunDirError(f"{self.path} has generations {found}: one is missing; delete those after the gap")
+        return found
+
+    def num_committed(self) -> int:
+        """Number of committed generations; 0 also where there is no folder yet."""
+        return len(self.generations())
+
+    def records(self) -> tuple[Record, ...]:
+        """The records of the committed generations.
+
+        Raises:
+            RunDirError: if one cannot be read.
+        """
+        return tuple(self._read_record(t) for t in self.generations())
+
+    def _read_record(self, t: int) -> Record:
+        path = self.generation(t) / "record.json"
+        try:
+            return Record.from_dict(read_json(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirError(f"{path} is not a record of this version: {error}") from error
+
+    @contextmanager
+    def committing(self, t: int) -> Iterator[Path]:
+        """A folder to write generation ``t`` into; it is committed, all or nothing, at the end of the block.
+
+        Raises:
+            RunDirError: if the disk refuses; earlier generations stay as they are.
+        """
+        unfinished = self.path / f"gen_{t:03d}.tmp"
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            yield unfinished
+            for file in unfinished.iterdir():
+                sync_file(file)
+            _sync_folder(unfinished)
+            unfinished.rename(self.generation(t))
+            _sync_folder(self.path)
+        except OSError as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise RunDirError(
+                f"cannot commit generation {t} to {self.path}: {error}; free some space, then run the same command "
+                f"again: it continues at generation {t}"
+            ) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        RunDirError: if it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"cannot read {path}: {error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file that is complete or absent."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file that is complete or absent."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    sync_file(unfinished)
+    unfinished.replace(path)
+
+
+def _to_yaml(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,131 @@
+"""What a sampler is: it turns a fitted model and image seeds into images."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from collapse_bench.errors import ConfigError, SelectionError
+from collapse_bench.generators.base import Model
+from collapse_bench.now import Now
+from collapse_bench.pool import Pool
+from collapse_bench.seeding import Role, Stream
+from collapse_bench.types import to_uint8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(ABC):
+    """Turns a model and image seeds into images. Concrete samplers are frozen dataclasses.
+
+    Args:
+        temperature: factor of the standard deviation of the initial noise; 1 samples the model as fitted.
+        quantize: round samples to the 256 grey levels of real images, as a stored image file would.
+        batch_size: images made at once; it changes no image beyond float arithmetic.
+    """
+
+    temperature: float
+    quantize: bool
+    batch_size: int
+
+    model_type: ClassVar[type[Model]]
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ConfigError(f"sampler.temperature must not be negative, got {self.temperature}")
+        if self.batch_size < 1:
+            raise ConfigError(f"sampler.batch_size must be at least 1, got {self.batch_size}")
+
+    @property
+    @abstractmethod
+    def num_evaluations(self) -> int:
+        """Forward passes of the network per image."""
+
+    @abstractmethod
+    def sample_batch(
+        self, model: Model, seeds: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Images in [-1, 1] (or unbounded where the data has no grey levels), a function of their seeds.
+
+        Args:
+            model: an instance of ``model_type``.
+            seeds: one per image, on the model's device.
+            labels: conditions; ignored by an unconditional model.
+        """
+
+    @final
+    @torch.no_grad()
+    def sample(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
+        """Images and their conditions, on the CPU.
+
+        Args:
+            model: a fitted model.
+            seeds: one per image; image k depends on ``seeds[k]`` and on no other.
+
+        Returns:
+            uint8 images, or float32 without quantisation; labels, ``UNLABELLED`` from an unconditional model.
+        """
+        batches = []
+        all_labels = []
+        for batch in seeds.split(self.batch_size):
+            batch = batch.to(model.device)
+            labels = model.draw_labels(batch)
+            images = self.sample_batch(model, batch, labels)
+            batches.append((to_uint8(images) if self.quantize else images).cpu())
+            all_labels.append(labels.cpu())
+        return torch.cat(batches), torch.cat(all_labels)
+
+    @final
+    def stream(self, model: Model, now: Now, num_needed: int) -> "Draw":
+        """The candidates of one generation, drawn as the curator asks for them.
+
+        Args:
+            model: the model after refinement.
+            now: this generation.
+            num_needed: images that the next generation needs, on which the bound of the budget depends.
+        """
+        limit = math.ceil(now.setting.budget.max_candidates * num_needed)
+        now.spend(network_evaluations_per_sample=self.num_evaluations)
+        return Draw(self, model, now, limit)
+
+    @final
+    def check(self, model: Model) -> None:
+        """Raises ConfigError if this sampler cannot sample such a model."""
+        if not isinstance(model, self.model_type):
+            raise ConfigError(
+                f"the sampler {type(self).__name__} draws from a {self.model_type.__name__}, the generator makes a "
+                f"{type(model).__name__}; leave out sampler=... to get the generator's own"
+            )
+
+
+@final
+class Draw:
+    """``draw(k)``: the next k candidates of a generation, by image seed, counted and bounded."""
+
+    def __init__(self, sampler: Sampler, model: Model, now: Now, limit: int) -> None:
+        self._sampler, self._model, self._now, self._limit = sampler, model, now, limit
+        self._stream: Stream = now.stream(Role.SAMPLE)
+        self.num_drawn = 0
+
+    def __call__(self, count: int) -> Pool:
+        """The next ``count`` candidates.
+
+        Raises:
+            SelectionError: if that exceeds ``budget.max_candidates``.
+        """
+        if self.num_drawn + count > self._limit:
+            raise SelectionError(
+                f"generation {self._now.generation}: the curator asked for {self.num_drawn + count} candidates and the "
+                f"budget allows {self._limit}; raise budget.max_candidates or choose a less strict curator"
+            )
+        seeds = self._stream.image_seeds(self.num_drawn, count)
+        with self._now.timed("sample"):
+            images, labels = self._sampler.sample(self._model, seeds)
+        born = self._now.generation
+        pool = Pool.sampled(images, labels, seeds, start=self.num_drawn, born=born, source=type(self._model).__name__)
+        self.num_drawn += count
+        self._now.spend(candidates=count)
+        return pool

@@ -1,0 +1,369 @@
+"""Gradient descent on tensors that stay where they are: one Lightning ``Trainer`` per fit, then thrown away."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from collapse_bench.errors import ConfigError, TrainingError
+from collapse_bench.pool import Pool
+from collapse_bench.seeding import isolated_rng
+from collapse_bench.types import to_float
+
+# Lightning says at every fit which accelerators there are.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+Batch = tuple[Tensor, Tensor]
+Losses = tuple[tuple[int, float], ...]
+
+
+def _ignore_step(step: int, num_steps: int, loss: float) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """Where and in what arithmetic networks are trained, sampled and measured.
+
+    Args:
+        accelerator: ``"cpu"`` or ``"cuda"``; a device that is not there is an error, never replaced by another.
+        precision: Lightning's name of the arithmetic: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
+        num_threads: CPU threads. Floating-point sums depend on it, so it is part of what makes a run
+            reproducible bit for bit.
+        compile: compile the loss with ``torch.compile``.
+        channels_last: memory format of image networks.
+    """
+
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    num_threads: int = 2
+    compile: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_threads < 1:
+            raise ConfigError(f"trainer.num_threads must be at least 1, got {self.num_threads}")
+        if self.accelerator == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("trainer.accelerator=cuda, but torch sees no CUDA device; use trainer=cpu")
+        if self.accelerator == "cpu" and self.precision == "16-mixed":
+            raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use 32-true or bf16-mixed")
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors live."""
+        return torch.device(self.accelerator)
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a network's parameters are fitted: Adam with decoupled weight decay, warm-up and cosine decay.
+
+    The schedule spans the steps of the fit at hand, so a generation with a smaller budget decays faster.
+
+    Args:
+        batch_size: images per gradient step.
+        learning_rate: its peak.
+        weight_decay: decoupled (AdamW).
+        num_warmup_steps: steps of linear warm-up, at most a tenth of all steps.
+        decay: ``"cosine"`` to zero, or ``"none"``.
+        max_grad_norm: gradients are scaled down to this Euclidean norm; ``None`` never.
+        ema_width: relative width of the power-function average of the parameters (Karras et al. 2024,
+            arXiv:2312.02696, eq. 4 and C.1), for example 0.1; ``None`` returns the last parameters.
+    """
+
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    num_warmup_steps: int = 50
+    decay: Literal["cosine", "none"] = "cosine"
+    max_grad_norm: float | None = None
+    ema_width: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.ema_width is not None and not 0 < self.ema_width < 0.28:
+            raise ConfigError(f"ema_width must lie between 0 and 0.28 (or be null), got {self.ema_width}")
+
+    def rate_at(self, step: int, num_steps: int) -> float:
+        """Factor of the learning rate at a step of ``num_steps``, in [0, 1]."""
+        num_warmup = min(self.num_warmup_steps, num_steps // 10)
+        rise = min(1.0, (step + 1) / (num_warmup + 1))
+        if self.decay == "none":
+            return rise
+        progress = max(0, step - num_warmup) / max(1, num_steps - num_warmup)
+        return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """The circumstances of one fit.
+
+    Args:
+        num_steps: gradient steps.
+        seed: of all random numbers in the fit.
+        options: where and in what arithmetic.
+        what: names the fit in errors, for example ``"generation 3"``.
+        on_step: told (step, num_steps, loss) now and then.
+    """
+
+    num_steps: int
+    seed: int
+    options: TrainerOptions
+    what: str
+    on_step: Callable[[int, int, float], None] = _ignore_step
+
+
+class Batches:
+    """Batches of a pool that stays on the device; weights are sampling probabilities.
+
+    Images of weight 0 are absent. Equal weights give shuffled epochs (every image once before any twice);
+    unequal ones give independent draws in proportion to the weights. All batches have the same size: they may
+    straddle two epochs.
+
+    Args:
+        pool: what to draw from.
+        weights: non-negative, not all zero; need not sum to one.
+        batch_size: images per batch.
+        num_batches: length.
+        seed: of the order.
+        device: where batches are wanted.
+
+    Raises:
+        TrainingError: if no image has a positive weight, or one is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        weights: Float[Tensor, " n"],
+        batch_size: int,
+        num_batches: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if len(weights) != len(pool):
+            raise TrainingError(f"{len(weights)} weights for a pool of {len(pool)} images")
+        if not torch.isfinite(weights).all() or (weights < 0).any():
+            raise TrainingError("weights of images must be finite and not negative; look at the weigher")
+        present = (weights > 0).nonzero().flatten()
+        if len(present) == 0:
+            raise TrainingError(
+                "every image of the training pool has weight 0: nothing is left to train on. This regime and this "
+                "weigher make no sense together; keep real images (regime=augment or accumulate) or another weigher"
+            )
+        self._images = pool.images[present].to(device)
+        self._labels = pool.labels[present].to(device)
+        self._weights = weights[present].double()
+        self._batch_size, self._num_batches, self._seed = batch_size, num_batches, seed
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in self._indices():
+            index = index.to(self._images.device)
+            yield to_float(self._images[index]), self._labels[index]
+
+    def _indices(self) -> Iterator[Int64[Tensor, " batch"]]:
+        rng = torch.Generator().manual_seed(self._seed)
+        num_images, size = len(self._weights), self._batch_size
+        equal = bool((self._weights == self._weights[0]).all())
+        upper = self._weights.cumsum(0)
+        waiting = torch.empty(0, dtype=torch.int64)
+        for _ in range(self._num_batches):
+            while len(waiting) < size:
+                if equal:
+                    more = torch.randperm(num_images, generator=rng)
+                else:
+                    uniform = torch.rand(max(size, num_images), generator=rng, dtype=torch.float64)
+                    more = torch.searchsorted(upper, uniform * upper[-1], right=True).clamp_(max=num_images - 1)
+                waiting = torch.cat([waiting, more])
+            yield waiting[:size]
+            waiting = waiting[size:]
+
+
+class TrainingModule(pl.LightningModule):
+    """Minimises the mean of ``compute_loss`` over batches.
+
+    Args:
+        network: what is trained, in place.
+        compute_loss: (images, labels) -> one loss per image; a method of ``network``.
+        optimisation: how.
+        job: steps, and who is told about them.
+    """
+
+    _CHECK_EVERY = 25
+    _NUM_LOGGED = 20
+
+    def __init__(
+        self,
+        network: nn.Module,
+        compute_loss: Callable[[Tensor, Tensor], Float[Tensor, " batch"]],
+        optimisation: Optimisation,
+        job: FitJob,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.losses: list[tuple[int, float]] = []
+        self._compute_loss, self._optimisation, self._job = compute_loss, optimisation, job
+        self._num_checked = 0
+        self._unchecked: list[Tensor] = []
+        self._since_logged: list[float] = []
+        self._average: PowerAverage | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss of one batch."""
+        loss = self._compute_loss(*batch).mean()
+        self._unchecked.append(loss.detach())
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule over the fit's own budget."""
+        options = self._optimisation
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: options.rate_at(k, self._job.num_steps))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Starts the average of the parameters, on the device that they are on by now."""
+        if self._optimisation.ema_width is not None:
+            self._average = PowerAverage(self.network, self._optimisation.ema_width)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step, the average after it, and now and then a look at the losses."""
+        super().optimizer_step(*args, **kwargs)
+        if self._average is not None:
+            self._average.update()
+        if len(self._unchecked) == self._CHECK_EVERY:
+            self._check_losses()
+
+    def on_train_end(self) -> None:
+        """Looks at the last losses and puts the averaged parameters into the network."""
+        self._check_losses()
+        if self._since_logged:
+            self._log_losses()
+        if self._average is not None:
+            self._average.apply()
+
+    def _check_losses(self) -> None:
+        """Copies the losses of the last steps from the device, all at once, because each copy waits for it."""
+        first = self._num_checked + 1
+        values = torch.stack(self._unchecked).tolist() if self._unchecked else []
+        self._unchecked.clear()
+        for step, value in enumerate(values, start=first):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss became {value} at step {step} of {self._job.num_steps} of {self._job.what}; lower "
+                    "generator.optimisation.learning_rate or set max_grad_norm. Committed generations are intact"
+                )
+            self._since_logged.append(value)
+            self._num_checked = step
+            if len(self._since_logged) >= self._job.num_steps / self._NUM_LOGGED:
+                self._log_losses()
+        if values:
+            self._job.on_step(self._num_checked, self._job.num_steps, values[-1])
+
+    def _log_losses(self) -> None:
+        self.losses.append((self._num_checked, math.fsum(self._since_logged) / len(self._since_logged)))
+        self._since_logged.clear()
+
+
+class PowerAverage:
+    """A running average of a network's parameters whose width grows with the number of steps.
+
+    After k updates the parameters of update j have weight proportional to j^gamma (Karras et al. 2024,
+    arXiv:2312.02696, eq. 4), so that early parameters fade whatever the length of the fit.
+
+    Args:
+        network: whose parameters are averaged.
+        width: standard deviation of the weights over the steps, relative to the number of steps.
+    """
+
+    def __init__(self, network: nn.Module, width: float) -> None:
+        self._parameters = list(network.parameters())
+        self._average = [p.detach().clone() for p in self._parameters]
+        self._gamma = power_exponent(width)
+        self._num_updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the present parameters into the average."""
+        self._num_updates += 1
+        new_share = 1.0 - (1.0 - 1.0 / self._num_updates) ** (self._gamma + 1.0)
+        torch._foreach_lerp_(self._average, self._parameters, new_share)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Puts the average into the network."""
+        for parameter, average in zip(self._parameters, self._average, strict=True):
+            parameter.copy_(average)
+
+
+def power_exponent(width: float) -> float:
+    """The exponent gamma whose power-function average has this relative width (arXiv:2312.02696, algorithm 2)."""
+    inverse = width**-2
+    return float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
+
+
+def train(
+    network: nn.Module,
+    compute_loss: Callable[[Tensor, Tensor], Float[Tensor, " batch"]],
+    pool: Pool,
+    weights: Float[Tensor, " n"],
+    optimisation: Optimisation,
+    job: FitJob,
+) -> Losses:
+    """Fits a network in place on a tensor-resident pool and returns its losses as (step, mean since the last).
+
+    The network ends up in eval mode on the job's device. Nothing outside depends on or changes the global random
+    state: all noise comes from the job's seed.
+
+    Args:
+        network: what is trained.
+        compute_loss: (images, labels) -> one loss per image, a method of ``network``; may draw noise from torch's
+            global state, which is seeded here.
+        pool: images to train on.
+        weights: sampling probability of each image, up to a factor.
+        optimisation: how.
+        job: steps, seed, device.
+
+    Raises:
+        TrainingError: if the loss becomes NaN or infinite, or no image has a positive weight.
+    """
+    options = job.options
+    batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device)
+    network.to(options.device, memory_format=torch.channels_last if options.channels_last else torch.preserve_format)
+    network.train()
+    if options.compile:
+        compute_loss = cast(Callable[[Tensor, Tensor], Tensor], torch.compile(compute_loss))
+    module = TrainingModule(network, compute_loss, optimisation, job)
+    with isolated_rng(job.seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+        trainer = pl.Trainer(
+            accelerator="gpu" if options.accelerator == "cuda" else "cpu",
+            devices=1,
+            precision=options.precision,
+            max_epochs=1,
+            gradient_clip_val=optimisation.max_grad_norm,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, train_dataloaders=batches)
+    network.eval()
+    network.to(options.device)  # Lightning moves it back to the CPU at the end
+    return tuple(module.losses)

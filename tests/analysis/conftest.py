@@ -1,0 +1,195 @@
+"""Synthetic run directories with known numbers."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from collapse_bench.records import Record, Score, Spent
+
+BETTER = {
+    "fid": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "within_class_variance_ratio": "one",
+    "tail_mass": "floor",
+    "class_kl": "lower",
+    "lowest_class_share": "higher",
+    "confidence": "floor",
+    "kid": "lower",
+}
+FLOOR = {
+    "fid": 2.0,
+    "precision": 0.9,
+    "recall": 0.91,
+    "within_class_variance_ratio": 1.0,
+    "tail_mass": 0.05,
+    "class_kl": 0.004,
+    "lowest_class_share": 0.09,
+    "confidence": 0.97,
+    "kid": 0.0001,
+}
+NUM_CLASSES = 4
+
+
+def model_score(metric: str, generation: int, seed: int, decay: float) -> float:
+    """The known number of fresh samples: it leaves its start by ``decay`` per generation, seeds shift it a little."""
+    shift = 0.01 * seed
+    if metric == "fid":
+        return 10.0 + 100.0 * decay * generation + seed
+    if metric in ("class_kl", "kid"):
+        return 0.01 + decay * generation + shift / 10
+    return FLOOR[metric] * (1.0 - decay) ** generation - shift
+
+
+def make_record(generation: int, seed: int, decay: float, encoder: str, metrics: list[str]) -> Record:
+    scores = []
+    for metric in metrics:
+        value = model_score(metric, generation, seed, decay)
+        scores += [
+            Score(metric, "model", value, 450, 450, BETTER[metric], low=value - 0.1, high=value + 0.1),
+            Score(metric, "kept", value + 0.001, 450, 450, BETTER[metric]),
+            Score(metric, "control", FLOOR[metric], 450, 450, BETTER[metric]),
+        ]
+    if "class_kl" in metrics:
+        tempered = np.array([1.0 + i for i in range(NUM_CLASSES)]) ** (5 * decay * generation)
+        for i, share in enumerate(tempered / tempered.sum()):
+            scores.append(Score(f"class_share_{i}", "model", float(share), 450, 450, "floor"))
+            scores.append(Score(f"class_share_{i}", "kept", float(share), 450, 450, "floor"))
+            scores.append(Score(f"class_share_{i}", "control", 1 / NUM_CLASSES, 450, 450, "floor"))
+    return Record(
+        generation=generation,
+        seed=seed,
+        scores=tuple(scores),
+        train_pool={"real": 897} if generation == 0 else {f"gen_{generation - 1:03d}": 897},
+        kept_labels="condition",
+        num_parameters=1000,
+        losses=((0, 1.0), (100, 0.5)),
+        encoder=encoder,
+        spent=Spent(
+            gradient_steps=300,
+            networks_trained=1,
+            candidates=1800,
+            kept=900,
+            network_evaluations_per_sample=20,
+            real_images_seen={"generator": 897},
+            reused=("fit",) if generation == 0 else (),
+            seconds={"fit": 3.0, "sample": 1.0, "measure": 0.5},
+        ),
+    )
+
+
+def draw_grid(generation: int, decay: float, num_images: int, channels: int) -> np.ndarray:
+    """Discs whose radius differs from image to image, and less so in each generation."""
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    radii = 0.5 + (1.0 - decay) ** (2 * generation) * np.linspace(-0.35, 0.35, num_images)
+    discs = np.clip((radii[:, None, None] - np.hypot(x, y)[None]) * 600 + 128, 0, 255).astype(np.uint8)
+    return np.repeat(discs[..., None], channels, axis=-1)
+
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Writes a run directory below ``tmp_path`` and returns it."""
+
+    def make(
+        name: str,
+        *,
+        seed: int = 0,
+        decay: float = 0.1,
+        num_generations: int = 3,
+        reached: int | None = None,
+        encoder: str = "aaaa1111",
+        metrics: list[str] | None = None,
+        choices: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+        grids: bool = True,
+        channels: int = 1,
+    ) -> Path:
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        chosen = {
+            "dataset": "digits",
+            "generator": "flow",
+            "sampler": "euler_20",
+            "regime": "replace",
+            "mitigation": "control",
+            "encoder": "classifier",
+            "metrics": "headline",
+            "budget": "quick",
+            "trainer": "cpu",
+            "experiment": None,
+        } | dict(choices or {})
+        resolved = {
+            "seed": seed,
+            "runs_dir": "runs",
+            "run_dir": str(path),
+            "regime": {"_target_": f"collapse_bench.regimes.{chosen['regime']}"},
+            "budget": {"num_steps": 300, "num_generations": num_generations},
+        } | dict(config or {})
+        identity = {"seed": seed, "versions.torch": "2.15.0", "data": "dddd"}
+        for group, options in resolved.items():
+            identity |= {f"{group}.{key}": value for key, value in options.items()} if isinstance(options, dict) else {}
+        info = {
+            "schema": 1,
+            "identity": identity,
+            "config_hash": f"hash-{name}",
+            "choices": chosen,
+            "seed": seed,
+            "num_generations": num_generations,
+            "class_names": [f"digit {i}" for i in range(NUM_CLASSES)],
+            "versions": {"collapse_bench": "0.1.0", "torch": "2.15.0"},
+            "machine": {"platform": "Linux", "processor": "x86_64", "num_threads": 2, "device": "cpu"},
+            "command": f"collapse-run regime={chosen['regime']} seed={seed}",
+            "encoder": {
+                "name": "classifier",
+                "hash": encoder,
+                "accuracy_control": 0.98,
+                "accuracy_reference": 0.97,
+            },
+        }
+        last = num_generations if reached is None else reached
+        state = "complete" if reached is None else "running"
+        (path / "run.json").write_text(json.dumps(info))
+        (path / "config.yaml").write_text(yaml.safe_dump(resolved))
+        (path / "status.json").write_text(
+            json.dumps({"state": state, "generation": last, "error": None, "updated": "2026-11-20T10:00:00Z"})
+        )
+        if grids:
+            np.save(path / "real_grid.npy", draw_grid(0, 0.0, 12, channels))
+        for generation in range(last + 1):
+            folder = path / f"gen_{generation:03d}"
+            folder.mkdir()
+            record = make_record(generation, seed, decay, encoder, metrics or list(BETTER))
+            (folder / "record.json").write_text(json.dumps(record.to_dict()))
+            if grids:
+                np.save(folder / "grid.npy", draw_grid(generation, decay, 12, channels))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def floors() -> dict[str, float]:
+    return FLOOR
+
+
+@pytest.fixture
+def model_value() -> Callable[[str, int, int, float], float]:
+    """The value that ``make_run`` wrote, from (metric, generation, seed, decay)."""
+    return model_score
+
+
+@pytest.fixture
+def sweep(make_run: MakeRun, tmp_path: Path) -> Path:
+    """A folder with two regimes of three seeds each."""
+    for regime, decay in (("replace", 0.1), ("accumulate", 0.02)):
+        for seed in range(3):
+            make_run(f"sweep/{regime}/{seed}", seed=seed, decay=decay, choices={"regime": regime})
+    return tmp_path / "sweep"

@@ -1,0 +1,160 @@
+import math
+
+import numpy as np
+import pytest
+
+from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run
+from collapse_bench.analysis.statistics import SeedInterval
+from collapse_bench.analysis.tables import (
+    FLOOR,
+    arm_table,
+    default_baseline,
+    format_arm_table,
+    format_generation_table,
+    format_interval,
+    format_paired_table,
+    format_value,
+    generation_table,
+    paired_table,
+    resource_table,
+    to_html,
+    to_markdown,
+    to_text,
+)
+from collapse_bench.errors import RunDirError
+
+
+def test_the_table_of_a_run_starts_with_the_floor(make_run, floors, model_value):
+    table = generation_table(load_run(make_run("a", seed=1, num_generations=2)))
+    assert list(table.index) == [FLOOR, 0, 1, 2]
+    assert list(table.columns) == list(HEADLINE)
+    assert table.loc[FLOOR].to_dict() == {metric: floors[metric] for metric in HEADLINE}
+    for generation in range(3):
+        expected = [model_value(metric, generation, 1, 0.1) for metric in HEADLINE]
+        np.testing.assert_allclose(table.loc[generation].to_numpy(), expected)
+
+
+def test_the_table_of_kept_images_is_another_one(make_run):
+    run = load_run(make_run("a"))
+    difference = generation_table(run, "kept") - generation_table(run)
+    np.testing.assert_allclose(difference.drop(FLOOR).to_numpy(), 0.001)
+    assert (difference.loc[FLOOR] == 0).all()
+
+
+def test_the_table_over_arms_has_the_last_value_and_the_change_since_generation_0(sweep, model_value):
+    table = arm_table(find_runs(sweep))
+    row = table[(table["arm"] == "replace") & (table["metric"] == "recall")].iloc[0]
+    last = [model_value("recall", 3, seed, 0.1) for seed in range(3)]
+    first = [model_value("recall", 0, seed, 0.1) for seed in range(3)]
+    assert (row["generation"], row["num_seeds"], row["value"].n, row["value"].kind) == (3, 3, 3, "t")
+    assert row["value"].centre == pytest.approx(np.mean(last))
+    assert row["value"].high - row["value"].centre == pytest.approx(4.302652730 * np.std(last, ddof=1) / math.sqrt(3))
+    assert row["change"].centre == pytest.approx(np.mean(last) - np.mean(first))
+    # The seeds shift first and last alike, so the change has no spread.
+    assert row["change"].high - row["change"].low == pytest.approx(0.0, abs=1e-12)
+
+
+def test_only_seeds_that_reached_the_last_generation_count_and_n_says_so(make_run, model_value):
+    runs = [load_run(make_run(f"r{s}", seed=s, reached=1 if s == 2 else None)) for s in range(3)]
+    row = arm_table(runs).set_index("metric").loc["fid"]
+    assert (row["generation"], row["value"].n, row["num_seeds"]) == (3, 2, 3)
+    assert row["value"].centre == pytest.approx((model_value("fid", 3, 0, 0.1) + model_value("fid", 3, 1, 0.1)) / 2)
+    assert format_arm_table(runs).loc["replace, control", "seeds"] == "2 of 3"
+
+
+def test_one_seed_is_shown_without_an_interval(make_run):
+    text = format_arm_table([load_run(make_run("a"))])
+    assert text.loc["replace, control", "seeds"] == "1"
+    assert text.loc["replace, control", "FID ↓"] == "40.0\n+30.0"
+    assert "±" not in to_text(text)
+
+
+def test_the_paired_table_takes_out_what_a_seed_does_to_both_arms(sweep, model_value):
+    table = paired_table(find_runs(sweep), "replace")
+    assert set(table["arm"]) == {"accumulate"}
+    difference = table.set_index("metric").loc["fid", "difference"]
+    expected = model_value("fid", 3, 0, 0.02) - model_value("fid", 3, 0, 0.1)
+    assert (difference.centre, difference.low, difference.high) == pytest.approx((expected,) * 3)
+    assert difference.n == 3
+
+
+def test_the_paired_table_compares_at_a_generation_that_both_arms_have(make_run):
+    runs = [load_run(make_run("long", num_generations=5))]
+    runs += [load_run(make_run("short", choices={"regime": "accumulate"}, num_generations=2))]
+    runs_table = paired_table(runs, next(iter(dict.fromkeys(arm_table(runs)["arm"]))))
+    assert set(runs_table["generation"]) == {2}
+
+
+def test_an_unknown_baseline_is_an_error_that_lists_the_arms(sweep):
+    with pytest.raises(RunDirError, match="no arm 'nothing'; the arms are: replace; accumulate"):
+        paired_table(find_runs(sweep), "nothing")
+
+
+def test_the_baseline_is_the_arm_without_a_mitigation(make_run):
+    runs = [load_run(make_run(name, choices={"mitigation": name})) for name in ("anchor", "control")]
+    assert default_baseline(runs) == "control"
+
+
+def test_a_single_arm_has_an_empty_paired_table(make_run):
+    assert len(format_paired_table([load_run(make_run("a"))], "replace, control")) == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("fid", 41.234, "41.2"),
+        ("fid", 2.0, "2.00"),
+        ("fid", 1234.5, "1,234"),
+        ("kid", 0.00012345, "0.00012"),
+        ("recall", 0.81234, "0.812"),
+        ("recall", -0.00001, "0.000"),
+        ("num_classes_covered", 10.0, "10"),
+        ("num_classes_covered", 9.4, "9.4"),
+        ("recall", math.nan, "n/a"),
+    ],
+)
+def test_values_are_shown_with_as_many_digits_as_they_carry(metric, value, text):
+    assert format_value(metric, value) == text
+
+
+def test_intervals_show_their_kind():
+    assert format_interval("fid", SeedInterval(41.23, 38.13, 44.33, 3, "t")) == "41.2 ± 3.1"
+    assert format_interval("fid", SeedInterval(41.23, 38.0, 45.0, 12, "bootstrap")) == "41.2 [38.0, 45.0]"
+    assert format_interval("fid", SeedInterval(41.23, None, None, 1, "none"), signed=True) == "+41.2"
+
+
+def test_text_fits_the_width_and_keeps_every_number(sweep):
+    table = format_arm_table(find_runs(sweep))
+    text = to_text(table, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for column in table.columns:
+        for cell in table[column]:
+            assert all(line in text for line in cell.split("\n"))
+
+
+def test_markdown_and_html_hold_one_row_per_arm(sweep):
+    table = format_arm_table(find_runs(sweep))
+    markdown = to_markdown(table).splitlines()
+    assert len(markdown) == 2 + 1 + 2
+    assert len({line.count("|") for line in markdown}) == 1
+    assert to_html(table).count("<tr>") == 1 + 1 + 2
+
+
+def test_html_escapes_names(make_run):
+    runs = [load_run(make_run(f"r{i}", choices={"regime": name})) for i, name in enumerate(("<b>", "replace"))]
+    page = to_html(format_arm_table(runs))
+    assert "&lt;b&gt;</th>" in page
+    assert '<th scope="row"><b>' not in page
+
+
+def test_the_generation_table_as_text_has_the_same_rows(make_run):
+    text = format_generation_table(load_run(make_run("a")))
+    assert list(text.index) == [FLOOR, "0", "1", "2", "3"]
+    assert text.loc["2", "FID ↓"] == "30.0"
+
+
+def test_resources_are_means_over_the_runs_of_an_arm(sweep):
+    table = resource_table(find_runs(sweep))
+    row = table.loc["replace"]
+    assert (row["runs"], row["gradient steps"], row["candidates per kept image"]) == ("3", "1,200", "2")
+    assert row["seconds"] == "fit 12.0\nsample 4.0\nmeasure 2.0"

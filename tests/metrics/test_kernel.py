@@ -1,0 +1,75 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torchmetrics.image.kid import poly_mmd
+
+from collapse_bench.metrics.functional.kernel import kernel_distance
+
+
+def test_kid_is_exactly_unbiased_over_all_samples_of_a_small_law():
+    points, p, q = torch.tensor([[-1.0], [0.5], [2.0]]).double(), [0.2, 0.5, 0.3], [0.6, 0.1, 0.3]
+    kernel = (points @ points.T + 1) ** 3
+    difference = torch.tensor(p).double() - torch.tensor(q).double()
+    expected = (difference @ kernel @ difference).item()
+
+    mean = 0.0
+    for left in itertools.product(range(3), repeat=3):
+        for right in itertools.product(range(3), repeat=2):
+            chance = math.prod(p[i] for i in left) * math.prod(q[j] for j in right)
+            mean += chance * kernel_distance(points[list(left)], points[list(right)]).value
+    # The shares above went through float32.
+    assert mean == pytest.approx(expected, rel=1e-6)
+
+
+def test_kid_of_equal_counts_equals_that_of_torchmetrics(rng):
+    generated, reference = torch.randn(2, 300, 8, generator=rng, dtype=torch.float64)
+    expected = poly_mmd(reference, generated + 0.3)
+    assert kernel_distance(generated + 0.3, reference).value == pytest.approx(expected.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(("shift", "num_features"), [(0.0, 1), (0.0, 6), (0.1, 6), (1.0, 6)])
+def test_standard_error_of_kid_is_its_spread_over_repeats(rng, shift, num_features):
+    draws = [
+        kernel_distance(
+            torch.randn(50, num_features, generator=rng) + shift, torch.randn(90, num_features, generator=rng)
+        )
+        for _ in range(500)
+    ]
+    values, errors = torch.tensor(draws, dtype=torch.float64).unbind(1)
+    deviations = (values - values.mean()).square()
+    spread, claimed = deviations.mean(), errors.square().mean()
+    noise = math.sqrt((deviations.var() + errors.square().var()) / len(draws))
+    assert claimed > spread - 4 * noise
+    # Near equality a negative first-order part is cut off, which may enlarge the error but by less than a half.
+    assert claimed < spread * (1.5**2 if shift < 0.5 else 1) + 4 * noise
+
+
+def kid_of_unit_normals(shift, num_features):
+    """The truth for N(shift 1, I) against N(0, I): the moments of x.y up to the third."""
+    d, a = num_features, num_features * shift**2
+    generated = (1 + a / d) ** 3 + 3 * (1 + a / d) * (d + 2 * a) / d**2 + 6 * a / d**3
+    return generated + (1 + 3 / d) - 2 * (1 + 3 * (a + d) / d**2)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_interval_of_kid_holds_the_truth_at_least_nearly_95_times_in_100(rng, shift):
+    truth, num_repeats, holds = kid_of_unit_normals(shift, 6), 400, 0
+    for _ in range(num_repeats):
+        value, error = kernel_distance(torch.randn(50, 6, generator=rng) + shift, torch.randn(90, 6, generator=rng))
+        holds += abs(value - truth) <= 1.96 * error
+    # Three points for the skewness that 50 images leave, and four standard errors of a share.
+    assert holds / num_repeats > 0.95 - 0.03 - 4 * math.sqrt(0.95 * 0.05 / num_repeats)
+
+
+def test_kid_of_many_images_equals_the_closed_form_of_normals(rng):
+    generated, reference = torch.randn(2, 3000, 6, generator=rng, dtype=torch.float64)
+    value, error = kernel_distance(generated + 0.5, reference)
+    assert value == pytest.approx(kid_of_unit_normals(0.5, 6), abs=4 * error)
+
+
+def test_kid_of_fewer_than_four_images_has_no_standard_error(rng):
+    value, error = kernel_distance(torch.randn(3, 4, generator=rng), torch.randn(9, 4, generator=rng))
+    assert math.isfinite(value)
+    assert math.isnan(error)
