@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,88 +92,87 @@ def draw_grid(generation: int, decay: float, num_images: int, channels: int) -> 
     return np.repeat(discs[..., None], channels, axis=-1)
 
 
-MakeRun = Callable[..., Path]
+def write_run(
+    root: Path,
+    name: str,
+    *,
+    seed: int = 0,
+    decay: float = 0.1,
+    num_generations: int = 3,
+    reached: int | None = None,
+    encoder: str = "aaaa1111",
+    metrics: list[str] | None = None,
+    choices: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    grids: bool = True,
+    channels: int = 1,
+) -> Path:
+    """Writes a run directory below ``root`` and returns it; ``reached`` makes it incomplete."""
+    path = root / name
+    path.mkdir(parents=True)
+    chosen = {
+        "dataset": "digits",
+        "generator": "flow",
+        "sampler": "euler_20",
+        "regime": "replace",
+        "mitigation": "control",
+        "encoder": "classifier",
+        "metrics": "headline",
+        "budget": "quick",
+        "trainer": "cpu",
+        "experiment": None,
+    } | dict(choices or {})
+    resolved = {
+        "seed": seed,
+        "runs_dir": "runs",
+        "run_dir": str(path),
+        "regime": {"_target_": f"collapse_bench.regimes.{chosen['regime']}"},
+        "budget": {"num_steps": 300, "num_generations": num_generations},
+    } | dict(config or {})
+    identity = {"seed": seed, "versions.torch": "2.15.0", "data": "dddd"}
+    for group, options in resolved.items():
+        identity |= {f"{group}.{key}": value for key, value in options.items()} if isinstance(options, dict) else {}
+    info = {
+        "schema": 1,
+        "identity": identity,
+        "config_hash": f"hash-{name}",
+        "choices": chosen,
+        "seed": seed,
+        "num_generations": num_generations,
+        "class_names": [f"digit {i}" for i in range(NUM_CLASSES)],
+        "versions": {"collapse_bench": "0.1.0", "torch": "2.15.0"},
+        "machine": {"platform": "Linux", "processor": "x86_64", "num_threads": 2, "device": "cpu"},
+        "command": f"collapse-run regime={chosen['regime']} seed={seed}",
+        "encoder": {
+            "name": "classifier",
+            "hash": encoder,
+            "accuracy_control": 0.98,
+            "accuracy_reference": 0.97,
+        },
+    }
+    last = num_generations if reached is None else reached
+    state = "complete" if reached is None else "running"
+    (path / "run.json").write_text(json.dumps(info))
+    (path / "config.yaml").write_text(yaml.safe_dump(resolved))
+    (path / "status.json").write_text(
+        json.dumps({"state": state, "generation": last, "error": None, "updated": "2026-11-20T10:00:00Z"})
+    )
+    if grids:
+        np.save(path / "real_grid.npy", draw_grid(0, 0.0, 12, channels))
+    for generation in range(last + 1):
+        folder = path / f"gen_{generation:03d}"
+        folder.mkdir()
+        record = make_record(generation, seed, decay, encoder, metrics or list(BETTER))
+        (folder / "record.json").write_text(json.dumps(record.to_dict()))
+        if grids:
+            np.save(folder / "grid.npy", draw_grid(generation, decay, 12, channels))
+    return path
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> MakeRun:
-    """Writes a run directory below ``tmp_path`` and returns it."""
-
-    def make(
-        name: str,
-        *,
-        seed: int = 0,
-        decay: float = 0.1,
-        num_generations: int = 3,
-        reached: int | None = None,
-        encoder: str = "aaaa1111",
-        metrics: list[str] | None = None,
-        choices: Mapping[str, Any] | None = None,
-        config: Mapping[str, Any] | None = None,
-        grids: bool = True,
-        channels: int = 1,
-    ) -> Path:
-        path = tmp_path / name
-        path.mkdir(parents=True)
-        chosen = {
-            "dataset": "digits",
-            "generator": "flow",
-            "sampler": "euler_20",
-            "regime": "replace",
-            "mitigation": "control",
-            "encoder": "classifier",
-            "metrics": "headline",
-            "budget": "quick",
-            "trainer": "cpu",
-            "experiment": None,
-        } | dict(choices or {})
-        resolved = {
-            "seed": seed,
-            "runs_dir": "runs",
-            "run_dir": str(path),
-            "regime": {"_target_": f"collapse_bench.regimes.{chosen['regime']}"},
-            "budget": {"num_steps": 300, "num_generations": num_generations},
-        } | dict(config or {})
-        identity = {"seed": seed, "versions.torch": "2.15.0", "data": "dddd"}
-        for group, options in resolved.items():
-            identity |= {f"{group}.{key}": value for key, value in options.items()} if isinstance(options, dict) else {}
-        info = {
-            "schema": 1,
-            "identity": identity,
-            "config_hash": f"hash-{name}",
-            "choices": chosen,
-            "seed": seed,
-            "num_generations": num_generations,
-            "class_names": [f"digit {i}" for i in range(NUM_CLASSES)],
-            "versions": {"collapse_bench": "0.1.0", "torch": "2.15.0"},
-            "machine": {"platform": "Linux", "processor": "x86_64", "num_threads": 2, "device": "cpu"},
-            "command": f"collapse-run regime={chosen['regime']} seed={seed}",
-            "encoder": {
-                "name": "classifier",
-                "hash": encoder,
-                "accuracy_control": 0.98,
-                "accuracy_reference": 0.97,
-            },
-        }
-        last = num_generations if reached is None else reached
-        state = "complete" if reached is None else "running"
-        (path / "run.json").write_text(json.dumps(info))
-        (path / "config.yaml").write_text(yaml.safe_dump(resolved))
-        (path / "status.json").write_text(
-            json.dumps({"state": state, "generation": last, "error": None, "updated": "2026-11-20T10:00:00Z"})
-        )
-        if grids:
-            np.save(path / "real_grid.npy", draw_grid(0, 0.0, 12, channels))
-        for generation in range(last + 1):
-            folder = path / f"gen_{generation:03d}"
-            folder.mkdir()
-            record = make_record(generation, seed, decay, encoder, metrics or list(BETTER))
-            (folder / "record.json").write_text(json.dumps(record.to_dict()))
-            if grids:
-                np.save(folder / "grid.npy", draw_grid(generation, decay, 12, channels))
-        return path
-
-    return make
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """``write_run`` below ``tmp_path``."""
+    return partial(write_run, tmp_path)
 
 
 @pytest.fixture
@@ -186,10 +186,11 @@ def model_value() -> Callable[[str, int, int, float], float]:
     return model_score
 
 
-@pytest.fixture
-def sweep(make_run: MakeRun, tmp_path: Path) -> Path:
-    """A folder with two regimes of three seeds each."""
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two regimes of three seeds each; tests only read it."""
+    root = tmp_path_factory.mktemp("sweep")
     for regime, decay in (("replace", 0.1), ("accumulate", 0.02)):
         for seed in range(3):
-            make_run(f"sweep/{regime}/{seed}", seed=seed, decay=decay, choices={"regime": regime})
-    return tmp_path / "sweep"
+            write_run(root, f"{regime}/{seed}", seed=seed, decay=decay, choices={"regime": regime})
+    return root

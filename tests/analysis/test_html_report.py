@@ -29,9 +29,10 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def page(sweep, tmp_path):
-    return write_report(find_runs(sweep), tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(sweep, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "new" / "report.html"
+    return write_report(find_runs(sweep), path).read_text(encoding="utf-8")
 
 
 def test_the_page_is_self_contained(page):
@@ -63,7 +64,7 @@ def test_the_page_says_what_was_run_and_how_far_it_carries(page):
         "gradient steps",
     ):
         assert words in page
-    # Four figures of their own kind: a legend, one panel per headline metric, samples and class shares per arm.
+    # A legend, one panel per headline metric, samples and class shares per arm.
     assert page.count("<img ") == 1 + 8 + 2 + 2
 
 

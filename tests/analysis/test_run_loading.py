@@ -88,7 +88,7 @@ def test_another_schema_is_refused(make_run, name):
 def test_a_gap_between_generations_is_refused(make_run):
     path = make_run("a")
     shutil.rmtree(path / "gen_001")
-    with pytest.raises(RunDirError, match="gen_002.*expected generation 1"):
+    with pytest.raises(RunDirError, match=r"gen_002.*expected generation 1"):
         load_run(path)
 
 
@@ -119,7 +119,7 @@ def test_an_encoder_that_changes_within_a_run_is_refused(make_run):
 
 def test_a_seed_never_counts_twice(make_run):
     runs = [load_run(make_run("one", seed=3)), load_run(make_run("copy", seed=3))]
-    with pytest.raises(RunDirError, match="one.*copy.*same arm .*seed \\(3\\)"):
+    with pytest.raises(RunDirError, match=r"one.*copy.*same arm .*seed \(3\)"):
         group_by_arm(runs)
 
 
@@ -151,10 +151,10 @@ def test_keys_below_a_choice_are_named_only_where_the_choice_does_not_tell_them(
         config = {"regime": {"_target_": "collapse_bench.regimes.Mix", "frac_real": frac}}
         paths.append(make_run(f"mix{frac}", choices={"regime": "mix"}, config=config))
     assert list(group_by_arm(load_all(paths))) == [
-        "replace, regime.frac_real=unset",
+        "replace",
         "mix, regime.frac_real=0.2",
         "mix, regime.frac_real=0.5",
-    ] or list(group_by_arm(load_all(paths))) == ["replace", "mix, regime.frac_real=0.2", "mix, regime.frac_real=0.5"]
+    ]
 
 
 def test_choices_outside_the_cell_are_named_with_their_group(make_run):

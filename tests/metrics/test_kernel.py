@@ -8,19 +8,32 @@ from torchmetrics.image.kid import poly_mmd
 from collapse_bench.metrics.functional.kernel import kernel_distance
 
 
+def all_samples(points, num_p, num_q, p, q):
+    """Every pair of samples of two small discrete laws, with its chance."""
+    for left in itertools.product(range(len(points)), repeat=num_p):
+        for right in itertools.product(range(len(points)), repeat=num_q):
+            chance = math.prod(p[i] for i in left) * math.prod(q[j] for j in right)
+            yield chance, kernel_distance(points[list(left)], points[list(right)])
+
+
 def test_kid_is_exactly_unbiased_over_all_samples_of_a_small_law():
     points, p, q = torch.tensor([[-1.0], [0.5], [2.0]]).double(), [0.2, 0.5, 0.3], [0.6, 0.1, 0.3]
     kernel = (points @ points.T + 1) ** 3
-    difference = torch.tensor(p).double() - torch.tensor(q).double()
-    expected = (difference @ kernel @ difference).item()
+    difference = torch.tensor(p, dtype=torch.float64) - torch.tensor(q, dtype=torch.float64)
+    mean = sum(chance * distance.value for chance, distance in all_samples(points, 3, 2, p, q))
+    assert mean == pytest.approx((difference @ kernel @ difference).item(), rel=1e-12)
 
-    mean = 0.0
-    for left in itertools.product(range(3), repeat=3):
-        for right in itertools.product(range(3), repeat=2):
-            chance = math.prod(p[i] for i in left) * math.prod(q[j] for j in right)
-            mean += chance * kernel_distance(points[list(left)], points[list(right)]).value
-    # The shares above went through float32.
-    assert mean == pytest.approx(expected, rel=1e-6)
+
+@pytest.mark.parametrize("q", [(0.6, 0.4), (0.3, 0.7)])
+def test_variance_of_kid_is_exactly_unbiased_over_all_samples_of_a_small_law(q):
+    points, p = torch.tensor([[-1.0, 0.3], [0.5, 1.0]]).double(), (0.3, 0.7)
+    samples = list(all_samples(points, 4, 5, p, q))
+    mean = sum(chance * distance.value for chance, distance in samples)
+    variance = sum(chance * (distance.value - mean) ** 2 for chance, distance in samples)
+    claimed = sum(chance * (distance.first_order + distance.second_order) for chance, distance in samples)
+    assert claimed == pytest.approx(variance, rel=1e-12)
+    if p == q:
+        assert sum(chance * distance.first_order for chance, distance in samples) == pytest.approx(0, abs=1e-12)
 
 
 def test_kid_of_equal_counts_equals_that_of_torchmetrics(rng):
@@ -37,7 +50,8 @@ def test_standard_error_of_kid_is_its_spread_over_repeats(rng, shift, num_featur
         )
         for _ in range(500)
     ]
-    values, errors = torch.tensor(draws, dtype=torch.float64).unbind(1)
+    values = torch.tensor([distance.value for distance in draws], dtype=torch.float64)
+    errors = torch.tensor([distance.standard_error for distance in draws], dtype=torch.float64)
     deviations = (values - values.mean()).square()
     spread, claimed = deviations.mean(), errors.square().mean()
     noise = math.sqrt((deviations.var() + errors.square().var()) / len(draws))
@@ -57,19 +71,19 @@ def kid_of_unit_normals(shift, num_features):
 def test_interval_of_kid_holds_the_truth_at_least_nearly_95_times_in_100(rng, shift):
     truth, num_repeats, holds = kid_of_unit_normals(shift, 6), 400, 0
     for _ in range(num_repeats):
-        value, error = kernel_distance(torch.randn(50, 6, generator=rng) + shift, torch.randn(90, 6, generator=rng))
-        holds += abs(value - truth) <= 1.96 * error
+        distance = kernel_distance(torch.randn(50, 6, generator=rng) + shift, torch.randn(90, 6, generator=rng))
+        holds += abs(distance.value - truth) <= 1.96 * distance.standard_error
     # Three points for the skewness that 50 images leave, and four standard errors of a share.
     assert holds / num_repeats > 0.95 - 0.03 - 4 * math.sqrt(0.95 * 0.05 / num_repeats)
 
 
 def test_kid_of_many_images_equals_the_closed_form_of_normals(rng):
     generated, reference = torch.randn(2, 3000, 6, generator=rng, dtype=torch.float64)
-    value, error = kernel_distance(generated + 0.5, reference)
-    assert value == pytest.approx(kid_of_unit_normals(0.5, 6), abs=4 * error)
+    distance = kernel_distance(generated + 0.5, reference)
+    assert distance.value == pytest.approx(kid_of_unit_normals(0.5, 6), abs=4 * distance.standard_error)
 
 
 def test_kid_of_fewer_than_four_images_has_no_standard_error(rng):
-    value, error = kernel_distance(torch.randn(3, 4, generator=rng), torch.randn(9, 4, generator=rng))
-    assert math.isfinite(value)
-    assert math.isnan(error)
+    distance = kernel_distance(torch.randn(3, 4, generator=rng), torch.randn(9, 4, generator=rng))
+    assert math.isfinite(distance.value)
+    assert math.isnan(distance.standard_error)

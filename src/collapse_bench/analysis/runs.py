@@ -347,7 +347,7 @@ def _arm_names(runs: Sequence[Run]) -> list[str]:
             _as_text(run.choices.get(group)) if group in _CELL else f"{group}={_as_text(run.choices.get(group))}"
             for group in chosen
         ]
-        parts += [f"{key}={_as_text(values.get(key, _ABSENT))}" for key in named]
+        parts += [f"{key}={_as_text(values[key])}" for key in named if key in values]
         names.append(", ".join(parts) or run.arm_name)
     return names
 

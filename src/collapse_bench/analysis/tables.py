@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -257,7 +258,9 @@ def to_html(table: pd.DataFrame) -> str:
     """A table of text as HTML; the second and later lines of a cell are set smaller."""
 
     def cell(text: str) -> str:
-        first, *rest = map(html.escape, text.split("\n"))
+        # An interval may go to the next line as a whole.
+        whole = re.sub(r"(\[[^\], ]+), ", r"\1,&nbsp;", html.escape(text)).replace("± ", "±&nbsp;")
+        first, *rest = whole.split("\n")
         return "".join([f"<b>{first}</b>" if rest else first, *(f"<small>{line}</small>" for line in rest)])
 
     def name(text: str) -> str:

@@ -91,7 +91,7 @@ class GenerativeMetric(torchmetrics.Metric):
     def reset(self) -> None:
         """Forgets the generated images and keeps the reference."""
         # Copies, because torchmetrics empties the lists in place.
-        kept = {name: getattr(self, name) for name in ("reference_features", "reference_probabilities")}
+        kept = {name: list(getattr(self, name)) for name in ("reference_features", "reference_probabilities")}
         super().reset()
         for name, value in kept.items():
             setattr(self, name, value)

@@ -18,7 +18,7 @@ class KernelDistance(GenerativeMetric):
 
     def score(self, generated: Encoded, reference: Encoded) -> dict[str, Estimate]:
         """``kid``, see ``functional.kernel.kernel_distance``; without interval below four images on a side."""
-        value, standard_error = kernel_distance(generated.features, reference.features)
-        if math.isnan(standard_error):
-            return {"kid": Estimate(value, better="lower")}
-        return {"kid": Estimate(value, "lower", *normal_interval(value, standard_error))}
+        distance = kernel_distance(generated.features, reference.features)
+        if math.isnan(distance.standard_error):
+            return {"kid": Estimate(distance.value, better="lower")}
+        return {"kid": Estimate(distance.value, "lower", *normal_interval(distance.value, distance.standard_error))}

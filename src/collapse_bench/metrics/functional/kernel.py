@@ -13,50 +13,61 @@ class KernelEstimate(NamedTuple):
 
     Args:
         value: unbiased squared maximum mean discrepancy; may be negative.
-        standard_error: its standard error over both finite sets; NaN with fewer than four images on a side.
+        first_order: unbiased estimate of the first-order part of its variance; may be negative.
+        second_order: unbiased estimate of the second-order part. Both are NaN below four images on a side.
     """
 
     value: float
-    standard_error: float
+    first_order: float
+    second_order: float
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the value over both finite sets; NaN with fewer than four images on a side.
+
+        A negative first-order part is taken as zero. That makes the error a little too large where both laws agree.
+        """
+        # max(nan, 0) is nan, max(0, nan) is not.
+        return math.sqrt(max(self.first_order, 0.0) + max(self.second_order, 0.0))
 
 
-def kernel_distance(generated: Float[Tensor, "m d"], reference: Float[Tensor, "n d"]) -> KernelEstimate:
-    r"""Unbiased squared maximum mean discrepancy of the kernel (x.y/d + 1)^3, with its standard error.
+def kernel_distance(generated: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]) -> KernelEstimate:
+    """Unbiased squared maximum mean discrepancy of the kernel (x.y/d + 1)^3, with its standard error.
 
     Binkowski et al., "Demystifying MMD GANs", arXiv:1801.01401. All pairs are used (the full-sample
     U-statistic), so there is no subset size and no random number; the "KID std" over subsets is not a standard error.
 
-    The standard error comes from the Hoeffding decomposition of this two-sample U-statistic. Write
+    The standard error comes from the Hoeffding decomposition of this two-sample U-statistic. With n generated and m
+    real images, write
     k(x, x') = c + p(x) + p(x') + e(x, x') on each side and k(x, y) = c + q(x) + r(y) + e(x, y) across, where every
     term has mean zero given any one argument. All terms are uncorrelated, so that, exactly,
 
         Var = 4/n Var(p - q) + 4/m Var(p' - r) + 2 Ee^2_xx / n(n-1) + 2 Ee^2_yy / m(m-1) + 4 Ee^2_xy / nm.
 
-    Each part is estimated without bias from least squares fits of the three kernel matrices (compare Sutherland and
-    Deka, arXiv:1906.02104, for equal sizes, and Zhong et al., arXiv:2601.13874). The first-order part is zero when both
-    laws agree and its estimate may be negative; it is then taken as zero, which makes the standard error a little too
-    large near equality.
+    The first two terms are the first-order part, zero when both laws agree. Each part is estimated without bias from
+    least squares fits of the three kernel matrices (compare Sutherland and Deka, arXiv:1906.02104, for equal sizes,
+    and Zhong et al., arXiv:2601.13874).
 
     Args:
         generated: features of generated images, at least two rows, any finite values.
         reference: features of held-out real images, at least two rows.
 
     Returns:
-        The estimate and its standard error; lower is better, 0 is expected for equal laws.
+        The estimate and its variance; lower is better, 0 is expected for equal laws.
     """
     generated, reference = generated.double(), reference.double()
     xx, yy, xy = _kernel(generated), _kernel(reference), _kernel(generated, reference)
     n, m = len(generated), len(reference)
     value = xx.mean + yy.mean - 2 * xy.mean
     if min(n, m) < 4:
-        return KernelEstimate(value, math.nan)
+        return KernelEstimate(value, math.nan, math.nan)
 
     # The spread of a fitted row effect is that of the true one plus a known share of the residuals.
     first_order_x = (xx.rows - xy.rows).var().item() - xx.residual / (n - 2) - xy.residual / m
     first_order_y = (yy.rows - xy.columns).var().item() - yy.residual / (m - 2) - xy.residual / n
     first_order = 4 * first_order_x / n + 4 * first_order_y / m
     second_order = 2 * xx.residual / (n * (n - 1)) + 2 * yy.residual / (m * (m - 1)) + 4 * xy.residual / (n * m)
-    return KernelEstimate(value, math.sqrt(max(first_order, 0.0) + max(second_order, 0.0)))
+    return KernelEstimate(value, first_order, second_order)
 
 
 class _Decomposed(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ROUNDING = 1 + 1e-6
-"""Squared radii grow by this factor, so that float32 features cannot break a tie: inside means ``<=``."""
+ROUNDING = 1 + 1e-9
+"""Squared radii grow by this factor, so that float64 rounding cannot break a tie: inside means ``<=``."""
 
 
 def centred(
