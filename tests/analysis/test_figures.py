@@ -128,11 +128,24 @@ def test_figures_are_written_and_leave_no_global_state(sweep, tmp_path):
     before = dict(matplotlib.rcParams)
     files = write_figures(find_runs(sweep), tmp_path / "figures")
     names = [file.name for file in files]
-    assert names[0] == "curves.png"
-    assert sum(name.startswith("samples_") for name in names) == 2
-    assert sum(name.startswith("class_shares_") for name in names) == 2
+    assert names == [
+        "curves.png",
+        "samples_00_replace_seed_0.png",
+        "class_shares_00_replace_seed_0.png",
+        "samples_01_accumulate_seed_0.png",
+        "class_shares_01_accumulate_seed_0.png",
+    ]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_figures_of_arms_that_are_gone_are_removed_and_other_files_stay(make_run, tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    (folder / "samples_07_gone_seed_0.png").touch()
+    (folder / "mine.png").touch()
+    write_figures([load_run(make_run("a", grids=False, metrics=["fid"]))], folder)
+    assert sorted(file.name for file in folder.iterdir()) == ["curves.png", "mine.png"]
 
 
 def test_runs_without_pictures_or_classes_still_have_curves(make_run, tmp_path):

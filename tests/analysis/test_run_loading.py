@@ -157,6 +157,15 @@ def test_keys_below_a_choice_are_named_only_where_the_choice_does_not_tell_them(
     ]
 
 
+def test_arm_names_do_not_depend_on_the_order_of_the_choices(make_run):
+    paths = [make_run(f"r{i}", choices={"regime": r, "mitigation": f"no_{r}"}) for i, r in enumerate(("x", "y"))]
+    info = json.loads((paths[0] / "run.json").read_text())
+    info["choices"] = dict(reversed(info["choices"].items()))
+    (paths[0] / "run.json").write_text(json.dumps(info))
+    assert list(group_by_arm(load_all(paths))) == ["x, no_x", "y, no_y"]
+    assert list(load_run(paths[0]).choices)[:5] == ["dataset", "generator", "sampler", "regime", "mitigation"]
+
+
 def test_choices_outside_the_cell_are_named_with_their_group(make_run):
     runs = load_all([make_run(name, choices={"budget": name}) for name in ("quick", "long")])
     assert list(group_by_arm(runs)) == ["budget=quick", "budget=long"]

@@ -1,6 +1,7 @@
 """Figures: curves over generations with the floor, sample grids, class shares. No pyplot, no global state."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -154,6 +155,8 @@ def plot_class_shares(run: Run, of: str = "model", *, highest: float | None = No
 def write_figures(runs: Sequence[Run], folder: str | Path) -> list[Path]:
     """Saves the curves, and per arm the sample grid and the class shares of its first seed, as PNG; returns the files.
 
+    Figures of an earlier call in the same folder are replaced, also those of arms that are no longer there.
+
     Raises:
         RunDirError: if the runs do not compare, or a grid is damaged.
     """
@@ -161,13 +164,15 @@ def write_figures(runs: Sequence[Run], folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"curves": plot_curves(runs)}
     highest = highest_class_share(runs)
-    for number, members in enumerate(group_by_arm(runs).values()):
+    for number, (arm, members) in enumerate(group_by_arm(runs).items()):
         first = members[0]
-        stem = f"{number:02d}_seed_{first.seed}"
+        stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._=-]+', '_', arm)[:80]}_seed_{first.seed}"
         if first.records and first.has_images:
             figures[f"samples_{stem}"] = plot_samples(first)
         if has_class_shares(first):
             figures[f"class_shares_{stem}"] = plot_class_shares(first, highest=highest)
+    for earlier in (*folder.glob("samples_*.png"), *folder.glob("class_shares_*.png")):
+        earlier.unlink()
     files = [folder / f"{name}.png" for name in figures]
     for file, figure in zip(files, figures.values(), strict=True):
         figure.savefig(file, dpi=150)

@@ -64,8 +64,9 @@ class Run:
 
     @property
     def choices(self) -> Mapping[str, Any]:
-        """Option chosen in each group, for example ``{"regime": "replace"}``."""
-        return self.info["choices"]
+        """Option chosen in each group, for example ``{"regime": "replace"}``, the groups of the cell first."""
+        choices = self.info["choices"]
+        return {group: choices[group] for group in sorted(choices, key=lambda g: (*_CELL, g).index(g))}
 
     @property
     def settings(self) -> Mapping[str, Any]:

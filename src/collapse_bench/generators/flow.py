@@ -1,7 +1,7 @@
 """Flow matching (Lipman et al. 2023, arXiv:2210.02747) on straight paths (Liu et al. 2023, arXiv:2209.03003)."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,6 +22,7 @@ class FlowModel(Model):
     def __init__(self, spec: ImageSpec, recipe: "Flow") -> None:
         super().__init__(spec, recipe.conditional)
         self.frac_unconditional = recipe.frac_unconditional
+        self.times = recipe.times
         self.network = recipe.network.build(spec, self.num_conditions)
 
     def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -32,7 +33,10 @@ class FlowModel(Model):
             labels: classes; a random share ``frac_unconditional`` is hidden, for classifier-free guidance.
         """
         noise = torch.randn_like(images)
-        time = torch.rand(len(images), device=images.device)
+        if self.times == "uniform":
+            time = torch.rand(len(images), device=images.device)
+        else:
+            time = torch.randn(len(images), device=images.device).add_(0.5).sigmoid_()
         if self.conditional and self.frac_unconditional:
             labels = torch.where(torch.rand_like(time) < self.frac_unconditional, UNLABELLED, labels)
         noisy = torch.lerp(noise, images, time.view(-1, 1, 1, 1))
@@ -55,12 +59,15 @@ class Flow(Generator):
         network: the velocity field.
         conditional: the network sees the class.
         frac_unconditional: share of training images whose class is hidden from a conditional network.
+        times: how training draws times: ``"uniform"``, or ``"logit_normal"`` with location 0.5 and scale 1, which
+            favours the middle and the late ones (Esser et al. 2024, arXiv:2403.03206, eq. 19).
         optimisation: how it is fitted.
     """
 
     network: ResidualMLP | UNet
     conditional: bool
     frac_unconditional: float
+    times: Literal["uniform", "logit_normal"]
     optimisation: Optimisation
 
     def __post_init__(self) -> None:

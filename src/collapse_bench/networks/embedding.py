@@ -20,7 +20,7 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         half = width // 2
-        frequencies = torch.exp(torch.linspace(math.log(1.0), math.log(1000.0), half))
+        frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), half))
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.time = nn.Sequential(nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width) if num_classes else None

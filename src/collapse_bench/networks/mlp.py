@@ -1,6 +1,5 @@
 """A residual multilayer perceptron for small images."""
 
-import math
 from dataclasses import dataclass
 from typing import final
 
@@ -51,18 +50,22 @@ class ResidualMLPNetwork(nn.Module):
         hidden = self.inner(x.flatten(1))
         for block in self.blocks:
             hidden = block(hidden, condition)
-        return self.outer(nn.functional.silu(self.norm(hidden))).view_as(x)
+        return self.outer(self.norm(hidden)).view_as(x)
 
 
 class _Block(nn.Module):
+    """A residual block whose hidden units are scaled and shifted by the condition."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.first = nn.Linear(width, width)
-        self.condition = nn.Linear(width, width)
+        self.scale_shift = nn.Linear(width, 2 * width)
         self.second = nn.Linear(width, width)
-        nn.init.normal_(self.second.weight, std=1e-2 / math.sqrt(width))
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
 
     def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
-        out = self.first(nn.functional.silu(self.norm(hidden))) + self.condition(condition)
-        return torch.add(hidden, self.second(nn.functional.silu(out)))
+        scale, shift = self.scale_shift(condition).chunk(2, dim=1)
+        out = torch.addcmul(shift, self.first(self.norm(hidden)), scale + 1.0)
+        return hidden + self.second(nn.functional.silu(out))
