@@ -2,6 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Two threads each in two busy processes are slower than one, and sums depend on the number of threads.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

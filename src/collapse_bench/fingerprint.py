@@ -36,7 +36,7 @@ def _update(digest: "hashlib._Hash", thing: object) -> None:
         array = thing.detach().cpu().contiguous()
         digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode())
         digest.update(array.view(torch.uint8).numpy().tobytes() if array.ndim else repr(array.item()).encode())
-    elif isinstance(thing, np.ndarray):
+    elif isinstance(thing, np.ndarray) and not thing.dtype.hasobject:
         digest.update(f"array {thing.dtype} {thing.shape} ".encode())
         digest.update(np.ascontiguousarray(thing).tobytes())
     elif isinstance(thing, torch.nn.Module):

@@ -76,7 +76,8 @@ class Pool:
         index = torch.arange(len(images))
         zero = torch.zeros_like(index)
         born = torch.full_like(index, REAL)
-        return cls(images, labels, index, born, index, zero, zero, (source,), ("real",))
+        # Every column has memory of its own, because safetensors refuses to save shared memory.
+        return cls(images, labels, index, born, index.clone(), zero, zero.clone(), (source,), ("real",))
 
     @classmethod
     def sampled(
@@ -109,7 +110,7 @@ class Pool:
             torch.full_like(number, born),
             seeds,
             zero,
-            zero,
+            zero.clone(),
             (source,),
             ("candidate",),
         )

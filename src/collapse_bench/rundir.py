@@ -106,7 +106,7 @@ class RunDir:
         Raises:
             RunDirError: if one is missing.
         """
-        found = sorted(int(p.name[4:]) for p in self.path.glob("gen_[0-9][0-9][0-9]"))
+        found = sorted(int(p.name[4:]) for p in self.path.glob("gen_*") if p.name[4:].isdecimal())
         if found != list(range(len(found))):
             raise RunDirError(f"{self.path} has generations {found}: one is missing; delete those after the gap")
         return found

@@ -6,6 +6,7 @@ same entry at once wait for each other: the first one builds it, the second one 
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,22 +50,24 @@ class Store:
         path = self.root / kind / f"{key}.safetensors"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if path.exists():
-                    try:
-                        tensors = load_file(path)
-                    except (SafetensorError, OSError):
-                        path.unlink()  # damaged after it was written: build it again
-                    else:
-                        os.utime(path)
-                        return tensors, True
-                tensors = _to_cpu(build())
-                write_tensors(path, tensors)
-        except PermissionError as error:
+            lock = FileLock(path.with_suffix(".lock")).acquire()
+        except OSError as error:
             raise RunDirError(
                 f"cannot write the cache folder {self.root}: {error}; name another one with cache.root=FOLDER "
                 "or turn it off with cache.enabled=false"
             ) from error
+        with lock:
+            if path.exists():
+                try:
+                    tensors = load_file(path)
+                except (SafetensorError, OSError):
+                    path.unlink(missing_ok=True)  # damaged, or pruned by another process: build it again
+                else:
+                    with suppress(FileNotFoundError):  # pruned by another process since
+                        os.utime(path)
+                    return tensors, True
+            tensors = _to_cpu(build())
+            write_tensors(path, tensors)
         self._prune(keep=path)
         return tensors, False
 

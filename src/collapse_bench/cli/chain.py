@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
 
 from collapse_bench.analysis.figures import write_figures
 from collapse_bench.analysis.runs import load_run
-from collapse_bench.analysis.tables import format_value, generation_table
+from collapse_bench.analysis.tables import format_value, generation_table, label, to_text
 from collapse_bench.assembly import assemble
-from collapse_bench.cli.config import build, flatten
+from collapse_bench.cli.config import build, flatten, resolve
 from collapse_bench.cli.progress import RichWatch
 from collapse_bench.errors import CollapseBenchError, ConfigError
 from collapse_bench.fingerprint import library_versions
@@ -43,7 +42,8 @@ def run_chain(composed: DictConfig) -> None:
         CollapseBenchError: for what the user can mend; the run's status says so too, and a second call continues.
     """
     console = Console()
-    config = _resolve(composed)
+    config = resolve(composed)
+    _check(config)
     choices = {
         group: name
         for group, name in HydraConfig.get().runtime.choices.items()
@@ -63,10 +63,10 @@ def run_chain(composed: DictConfig) -> None:
         data = build(config["dataset"], "dataset").load()
         parts = assemble(
             data=data,
-            **{name: build(config[name], name) for name in _PARTS},
+            **{name: build(config[name], name) for name in PARTS},
             budget=budget,
             trainer=trainer,
-            store=_store(config["cache"]),
+            store=open_store(config["cache"]),
             watch=watch,
         )
         info = {
@@ -90,7 +90,8 @@ def run_chain(composed: DictConfig) -> None:
     _show(run_dir, console)
 
 
-_PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
+PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
+"""Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
 
 
 def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any]) -> None:
@@ -104,18 +105,12 @@ def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any]) -> Non
     run_dir.write_status("complete")
 
 
-def _resolve(composed: DictConfig) -> dict[str, Any]:
-    try:
-        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{str(error).splitlines()[0]}; give it as {error.full_key}=VALUE") from error
-    assert isinstance(config, dict)
+def _check(config: Mapping[str, Any]) -> None:
     for key, kind in (("seed", int), ("progress", bool), ("runs_dir", str), ("keep", str)):
         if not isinstance(config[key], kind):
             raise ConfigError(f"{key} must be {kind.__name__}, got {config[key]!r}")
     if config["keep"] not in ("last", "all"):
         raise ConfigError(f"keep must be one of last, all; got {config['keep']!r}")
-    return {str(key): value for key, value in config.items() if key != "hydra"}
 
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +138,12 @@ def _is_complete(run_dir: RunDir, config_hash: str) -> bool:
     return read_json(status)["state"] == "complete" and read_json(info)["config_hash"] == config_hash
 
 
-def _store(cache: Mapping[str, Any]) -> Store:
+def open_store(cache: Mapping[str, Any]) -> Store:
+    """The store that ``cache`` describes.
+
+    Raises:
+        ConfigError: if its size is not a positive number.
+    """
     if not isinstance(cache["max_gb"], (int, float)) or cache["max_gb"] <= 0:
         raise ConfigError(f"cache.max_gb must be a number above 0, got {cache['max_gb']!r}")
     return Store(Path(cache["root"]).expanduser(), int(cache["max_gb"] * 2**30), bool(cache["enabled"]))
@@ -163,12 +163,14 @@ def _show(run_dir: RunDir, console: Console) -> None:
     """The table, the figures, and where they are."""
     run = load_run(run_dir.path)
     cell = " / ".join(str(run.choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
-    table = Table(title=f"{cell}, seed {run.seed}", title_justify="left")
-    frame = generation_table(run)
-    for column in ("", *frame.columns):
-        table.add_column(column.replace("_", " "), justify="right")
-    for label, row in frame.iterrows():
-        table.add_row(str(label), *(format_value(str(metric), value) for metric, value in row.items()))
-    console.print(table)
+    print_table(console, f"{cell}, seed {run.seed}", generation_table(run))
     write_figures([run], run_dir.path / "figures")
     console.print(f"run folder: {run_dir.path}   figures: {run_dir.path / 'figures'}", highlight=False, soft_wrap=True)
+
+
+def print_table(console: Console, title: str, frame: pd.DataFrame) -> None:
+    """Shows numbers, one column per metric; columns that do not fit continue below, so that none is cut."""
+    text = pd.DataFrame({label(name): [format_value(name, v) for v in frame[name]] for name in map(str, frame.columns)})
+    text.index = pd.Index(map(str, frame.index), name=frame.index.name)
+    for line in (f"\n{title}", to_text(text, console.width)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -9,11 +9,15 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from collapse_bench.errors import ConfigError
+
+_OPTIONS_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-i", "--info")
+_OTHER_FILES = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 
 
 def conf_dir() -> str:
@@ -25,25 +29,30 @@ def conf_dir() -> str:
     raise ConfigError(f"no configuration folder beside {package}; reinstall collapse-bench")
 
 
-def check_command_line(arguments: Sequence[str]) -> None:
+def check_command_line(arguments: Sequence[str], config_name: str = "run") -> None:
     """Composes the configuration that a command line asks for, without running it.
 
     Args:
         arguments: as in ``sys.argv[1:]``; options that start with ``-`` are Hydra's and are not looked at.
+        config_name: of the file at the top of the configuration; the console script is ``collapse-`` and this name.
 
     Raises:
         ConfigError: for a misspelt key, group or option, with the nearest match.
     """
-    texts = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    if stray := [a for a in arguments if not a.startswith("-") and a not in texts]:
-        raise ConfigError(f"{stray[0]!r} is not understood; overrides have the form KEY=VALUE (see --help)")
-    if any(a in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn") for a in arguments):
+    if any(a.partition("=")[0] in _OTHER_FILES for a in arguments):
         return  # another set of files; Hydra's own messages must do
-    try:
-        overrides = OverridesParser.create().parse_overrides(texts)
-    except HydraException as error:
-        raise ConfigError(f"the command line is not understood: {error}") from error
-    overrides = [o for o in overrides if not o.key_or_group.startswith("hydra")]
+    rest = [a for i, a in enumerate(arguments) if i == 0 or arguments[i - 1] not in _OPTIONS_WITH_VALUE]
+    texts = [a for a in rest if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    if stray := [a for a in rest if not a.startswith("-") and a not in texts]:
+        raise ConfigError(f"{stray[0]!r} is not understood; overrides have the form KEY=VALUE (see --help)")
+    overrides = [o for o in parse_overrides(texts) if not o.key_or_group.startswith("hydra")]
+    if "-m" not in rest and "--multirun" not in rest:
+        for override in overrides:
+            if override.is_sweep_override():
+                raise ConfigError(
+                    f"{override.input_line} gives several values; sweep over them with -m, write one list as [a,b], "
+                    "or put a text that holds commas into quotes within quotes: KEY=\"'a, b'\""
+                )
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     swept = [
         f"{o.key_or_group}={choice}"
@@ -52,28 +61,61 @@ def check_command_line(arguments: Sequence[str]) -> None:
         for choice in o.sweep_string_iterator()
     ]
     for line in ([*plain, *([choice] if choice else [])] for choice in swept or [""]):
-        _compose(line)
+        _compose(line, config_name)
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
+    """The overrides of a command line.
+
+    Raises:
+        ConfigError: if one does not follow Hydra's grammar.
+    """
+    try:
+        return OverridesParser.create().parse_overrides(list(texts))
+    except HydraException as error:
+        raise ConfigError(
+            f"the command line is not understood: {error}\nPut a value with special characters into quotes within "
+            "quotes: KEY=\"'a (1)'\""
+        ) from error
+
+
+def resolve(composed: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain values, without Hydra's own part.
+
+    Raises:
+        ConfigError: if a value that must be given is missing.
+    """
+    try:
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{str(error).splitlines()[0]}; give it as {error.full_key}=VALUE") from error
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items() if key != "hydra"}
+
+
+def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return compose("run", overrides=list(overrides))
+            return compose(config_name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(str(error), overrides)) from error
+        raise ConfigError(_explain(str(error), overrides, config_name)) from error
 
 
-def _groups() -> list[str]:
-    return sorted(p.name for p in Path(conf_dir()).iterdir() if p.is_dir())
+def _groups(config_name: str) -> list[str]:
+    """The groups that a configuration chooses from."""
+    defaults = OmegaConf.select(OmegaConf.load(Path(conf_dir()) / f"{config_name}.yaml"), "defaults")
+    keys = [str(key) for entry in defaults if isinstance(entry, Mapping) for key in entry]
+    return sorted(key for key in keys if not key.startswith("override "))
 
 
 def _options(group: str) -> list[str]:
     return sorted(p.stem for p in (Path(conf_dir()) / group).glob("*.yaml"))
 
 
-def _explain(message: str, overrides: Sequence[str]) -> str:
+def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
     """One sentence that names what is misspelt, and the nearest thing that exists."""
-    choices = [o for o in overrides if o.partition("=")[0] in _groups()]
+    groups = _groups(config_name)
+    choices = [o for o in overrides if o.partition("=")[0] in groups]
     for choice in choices:
         group, _, option = choice.partition("=")
         known = _options(group)
@@ -81,11 +123,11 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
             return f"{group}={option}: there is no such option{_nearest(option, known)}. Options: {', '.join(known)}"
     if choices == list(overrides):
         return message.strip().splitlines()[0]
-    known = [*_groups(), *flatten(OmegaConf.to_container(_compose(choices), resolve=False))]
+    known = [*groups, *flatten(OmegaConf.to_container(_compose(choices, config_name), resolve=False))]
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if not any(name == key or name.startswith(f"{key}.") for name in known):
-            return f"{key}: there is no such key{_nearest(key, known)}. All keys: collapse-run --cfg job"
+            return f"{key}: there is no such key{_nearest(key, known)}. All keys: collapse-{config_name} --cfg job"
     return message.strip().splitlines()[0]
 
 
@@ -93,7 +135,7 @@ def _nearest(word: str, words: Sequence[str]) -> str:
     matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if not matches:  # the last part may be right and the path wrong
         matches = [w for w in words if w.split(".")[-1] == word.split(".")[-1]][:1]
-    return f"; did you mean {matches[0]}?" if matches else ""
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

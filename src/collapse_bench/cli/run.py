@@ -34,3 +34,7 @@ def _run(config: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.RUN:
             sys.exit(f"error: {error}")
         raise  # the other jobs of a sweep go on; Hydra raises the first error at the end
+
+
+if __name__ == "__main__":
+    main()

@@ -81,4 +81,5 @@ class Flow(Generator):
     def fit_model(self, model: Model, pool: Pool, weights: Float[Tensor, " n"], job: FitJob) -> Losses:
         """Minimises the flow-matching loss by gradient descent; see ``Generator.fit_model``."""
         assert isinstance(model, FlowModel)
+        model.learn_label_shares(pool, weights)
         return train(model, model.loss, pool, weights, self.optimisation, job)

@@ -89,4 +89,5 @@ class VAE(Generator):
     def fit_model(self, model: Model, pool: Pool, weights: Float[Tensor, " n"], job: FitJob) -> Losses:
         """Maximises the evidence lower bound by gradient descent; see ``Generator.fit_model``."""
         assert isinstance(model, VAEModel)
+        model.learn_label_shares(pool, weights)
         return train(model, model.loss, pool, weights, self.optimisation, job)

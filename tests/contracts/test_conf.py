@@ -1,0 +1,74 @@
+"""Every file in every group of ``conf/`` is what it claims to be; a new option is tested by existing."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from chains import composed
+from hydra.utils import get_class
+
+from collapse_bench.cli.config import build, conf_dir
+
+CONF = Path(conf_dir())
+OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+
+
+def nodes_with_target(node: object, path: str = "") -> list[tuple[str, dict]]:
+    """All mappings in a configuration that describe an object, outermost first."""
+    if not isinstance(node, dict):
+        return []
+    below = [found for key, value in node.items() for found in nodes_with_target(value, f"{path}.{key}")]
+    return ([(path, node)] if "_target_" in node else []) + below
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_argument_of_every_class_is_visible_in_its_yaml(option: Path) -> None:
+    content = yaml.safe_load((CONF / option).read_text())
+    nodes = nodes_with_target({k: v for k, v in content.items() if k != "defaults"})
+    assert nodes or option.parts[0] == "experiment"
+    for path, node in nodes:
+        arguments = set(inspect.signature(get_class(node["_target_"])).parameters)
+        assert set(node) - {"_target_"} == arguments, f"{option}{path}"
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_option_says_what_it_is(option: Path) -> None:
+    first = (CONF / option).read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) > 20
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] != "dataset" and o.stem != "gpu"], ids=str)
+def test_every_option_builds(option: Path) -> None:
+    group, name = option.parts[0], option.stem
+    config = composed(f"{group}={name}")
+    assert build(config[group], group) is not None
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] not in ("metrics", "experiment")], ids=str)
+def test_parts_are_frozen_dataclasses_so_that_they_can_be_hashed(option: Path) -> None:
+    content = yaml.safe_load((CONF / option).read_text())
+    for _, node in nodes_with_target(content):
+        cls = get_class(node["_target_"])
+        assert dataclasses.is_dataclass(cls)
+        assert cls.__dataclass_params__.frozen
+
+
+@pytest.mark.parametrize("generator", [o.stem for o in OPTIONS if o.parts[0] == "generator"])
+def test_a_generator_brings_the_sampler_of_its_family(generator: str) -> None:
+    config = composed(f"generator={generator}")
+    data = build(composed("dataset=digits")["dataset"], "dataset").load()
+    model = build(config["generator"], "generator").empty_model(data.spec) if generator != "gaussian" else None
+    sampler = build(config["sampler"], "sampler")
+    if model is None:
+        assert "gaussian" in type(sampler).__name__.lower()
+    else:
+        assert isinstance(model, sampler.model_type)
+
+
+def test_the_command_line_beats_the_generators_choice_of_a_sampler() -> None:
+    assert composed("generator=vae")["sampler"]["output"] == "mean"
+    assert composed("generator=vae", "sampler=decoder_draw")["sampler"]["output"] == "draw"
+    assert composed("sampler=decoder_draw", "generator=vae")["sampler"]["output"] == "draw"

@@ -1,0 +1,150 @@
+"""What every generator and its sampler promise."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from chains import composed
+
+from collapse_bench.cli.config import build, conf_dir
+from collapse_bench.fingerprint import fingerprint
+from collapse_bench.generators.base import Generator, Model
+from collapse_bench.pool import Pool
+from collapse_bench.samplers.base import Sampler
+from collapse_bench.seeding import isolated_rng
+from collapse_bench.training import FitJob, TrainerOptions
+from collapse_bench.types import ImageSpec
+
+GENERATORS = sorted(path.stem for path in (Path(conf_dir()) / "generator").glob("*.yaml"))
+TRAINED = [name for name in GENERATORS if name != "gaussian"]
+CHEAP = {
+    "flow": ["generator.network.width=32", "generator.network.num_blocks=1"],
+    "flow_unet": ["generator.network.channels=8"],
+    "vae": ["generator.network.width=32", "generator.num_latents=4"],
+    "vae_conv": ["generator.network.channels=8", "generator.num_latents=4"],
+}
+SPEC = ImageSpec(1, 8, 8, ("a", "b", "c"))
+OPTIONS = TrainerOptions(num_threads=1)
+
+
+def make(name: str, *overrides: str) -> tuple[Generator, Sampler]:
+    config = composed(f"generator={name}", *CHEAP.get(name, []), *overrides)
+    return build(config["generator"], "generator"), build(config["sampler"], "sampler")
+
+
+def make_pool(count: int = 48, seed: int = 0) -> Pool:
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, *SPEC.shape), generator=rng, dtype=torch.uint8)
+    return Pool.real(images, torch.arange(count) % SPEC.num_classes, "random")
+
+
+def fit(generator: Generator, pool: Pool, weights: torch.Tensor, num_steps: int = 6, seed: int = 1) -> Model:
+    with isolated_rng(seed):
+        model = generator.empty_model(SPEC)
+    generator.fit_model(model, pool, weights, FitJob(num_steps, seed, OPTIONS, "generation 0"))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_equal_seeds_give_equal_models_whatever_the_global_random_state(name: str) -> None:
+    generator, _ = make(name)
+    pool = make_pool()
+    torch.manual_seed(1)
+    first = fit(generator, pool, torch.ones(len(pool)))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = fit(generator, pool, torch.ones(len(pool)))
+    assert fingerprint(first) == fingerprint(second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_images_of_weight_zero_are_absent(name: str) -> None:
+    generator, _ = make(name)
+    small, foreign = make_pool(32), make_pool(16, seed=9)
+    weights = torch.cat([torch.ones(32), torch.zeros(16)])
+    assert fingerprint(fit(generator, Pool.concat([small, foreign]), weights)) == fingerprint(
+        fit(generator, small, torch.ones(32))
+    )
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_weights_are_probabilities_up_to_a_factor(name: str) -> None:
+    generator, _ = make(name)
+    pool = make_pool()
+    weights = torch.linspace(0.5, 2, len(pool), dtype=torch.float64)
+    # A power of two, so that the comparison can be exact.
+    assert fingerprint(fit(generator, pool, weights)) == fingerprint(fit(generator, pool, 4.0 * weights))
+    assert fingerprint(fit(generator, pool, weights)) != fingerprint(fit(generator, pool, torch.ones(len(pool))))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_sample_depends_on_its_own_seed_only(name: str) -> None:
+    generator, sampler = make(name, "sampler.batch_size=7")
+    _, whole = make(name, "sampler.batch_size=64")
+    model = fit(generator, make_pool(), torch.ones(48))
+    seeds = torch.arange(20) + 1000
+    some, _ = sampler.sample(model, seeds)
+    all_at_once, _ = whole.sample(model, seeds)
+    reordered, _ = whole.sample(model, seeds.flip(0))
+    one_grey_level = 1 if some.dtype == torch.uint8 else 1e-5
+    assert (some.double() - all_at_once.double()).abs().max() <= one_grey_level
+    assert (reordered.flip(0).double() - all_at_once.double()).abs().max() <= one_grey_level
+    assert not torch.equal(all_at_once[0], all_at_once[1])
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_sampling_and_fitting_change_no_pool_and_sampling_no_model(name: str) -> None:
+    generator, sampler = make(name)
+    pool = make_pool()
+    before = pool.content_hash
+    model = fit(generator, pool, torch.ones(len(pool)))
+    state = fingerprint(model)
+    images, labels = sampler.sample(model, torch.arange(5))
+    assert pool.content_hash == before
+    assert fingerprint(model) == state
+    assert images.shape == (5, *SPEC.shape)
+    assert images.dtype == (torch.uint8 if sampler.quantize else torch.float32)
+    assert labels.tolist() == [-1] * 5
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
+    generator, sampler = make(name, "generator.conditional=true")
+    pool = make_pool()
+    model = fit(generator, pool, (pool.labels == 2).double() + 1e-9 * (pool.labels == 1))
+    _, labels = sampler.sample(model, torch.arange(30))
+    assert set(labels.tolist()) == {2}
+    assert model.label_shares.tolist() == pytest.approx([0, 1e-9, 1], abs=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["flow", "flow_unet"])
+def test_a_flow_overfits_eight_images(name: str) -> None:
+    generator, sampler = make(
+        name,
+        "generator.network.width=128" if name == "flow" else "generator.network.channels=16",
+        "generator.optimisation.batch_size=64",
+        "generator.optimisation.learning_rate=2e-3",
+    )
+    pool = make_pool(8)
+    model = fit(generator, pool, torch.ones(8), num_steps=1500 if name == "flow" else 600)
+    images, _ = sampler.sample(model, torch.arange(40))
+    distance = torch.cdist(images.flatten(1).float(), pool.images.flatten(1).float()) / 8.0  # root mean square
+    # Images of noise are 104 grey levels apart, so a sample within 20 is a copy of one of the eight.
+    assert (distance.min(1).values < 20).float().mean() > 0.9
+    assert len(distance.argmin(1).unique()) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vae", "vae_conv"])
+def test_a_vae_reconstructs_eight_images(name: str) -> None:
+    generator, _ = make(name, "generator.num_latents=8", "generator.beta=0.01", "generator.optimisation.batch_size=32")
+    pool = make_pool(8)
+    pool = Pool.real((pool.images > 127).to(torch.uint8) * 255, pool.labels, "binary")
+    model = fit(generator, pool, torch.ones(8), num_steps=1500)
+    images = pool.images.float() / 127.5 - 1
+    with torch.no_grad():
+        latents = model.encoder(images).chunk(2, dim=1)[0]
+        again = model.decode(latents, pool.labels)
+    assert (again - images).abs().mean() < 0.1

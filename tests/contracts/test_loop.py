@@ -1,0 +1,225 @@
+"""What the loop promises, for every regime and mitigation."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from chains import TINY, TINY_FLOW, composed, opened_run_dir, parts_of
+from safetensors.numpy import load_file
+
+from collapse_bench.cli.config import conf_dir
+from collapse_bench.errors import SelectionError, TrainingError
+from collapse_bench.loop import Parts, run_generations
+from collapse_bench.mitigations.base import Curator, Mitigation
+from collapse_bench.mitigations.control import EqualWeights, NoRefinement
+from collapse_bench.now import Now
+from collapse_bench.pool import Pool
+from collapse_bench.records import Record
+from collapse_bench.rundir import RunDir
+from collapse_bench.samplers.base import Draw
+from collapse_bench.store import Store
+from collapse_bench.training import TrainingModule
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
+
+
+def run(tmp_path: Path, *overrides: str, seed: int = 0, keep: str = "all", store: str = "store") -> tuple[Record, ...]:
+    parts = parts_of(composed(*TINY, *TINY_FLOW, *overrides), tmp_path / store)
+    with opened_run_dir(tmp_path / "run") as run_dir:
+        return run_generations(parts, seed, run_dir, keep)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tiny_parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    return parts_of(composed(*TINY, *TINY_FLOW), tmp_path_factory.mktemp("store"))
+
+
+@pytest.mark.parametrize("regime", options("regime"))
+@pytest.mark.parametrize("mitigation", options("mitigation"))
+def test_every_regime_and_mitigation_keeps_the_contract(regime: str, mitigation: str, tmp_path: Path) -> None:
+    records = run(tmp_path, f"regime={regime}", f"mitigation={mitigation}")
+    assert [r.generation for r in records] == [0, 1, 2]
+    assert records[0].train_pool == {"real": 64}, "generation 0 is fitted on real images only"
+    real = parts_of(composed(*TINY, *TINY_FLOW), tmp_path / "store").setting.real
+    for record in records:
+        kept = Pool.load(tmp_path / "run" / f"gen_{record.generation:03d}" / "kept.safetensors")
+        assert len(kept) == record.spent.kept
+        assert (kept.born == record.generation).all()
+        assert len(kept.image_id.unique()) == len(kept)
+        assert kept.images.dtype == torch.uint8
+        assert "candidate" not in kept.reasons, "every kept image says why"
+        assert record.spent.candidates >= record.spent.kept
+        assert record.spent.real_images_seen["generator"] <= len(real)
+        assert {s.of for s in record.scores} == {"model", "kept", "control"}
+        assert all(s.num_samples > 0 and s.num_reference > 0 for s in record.scores)
+
+
+def test_two_runs_give_equal_records_and_models(tmp_path: Path) -> None:
+    first = run(tmp_path / "a")
+    second = run(tmp_path / "b")
+    assert [r.deterministic for r in first] == [r.deterministic for r in second]
+    for t in range(3):
+        files = [tmp_path / ab / "run" / f"gen_{t:03d}" / "fitted.safetensors" for ab in "ab"]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_another_seed_gives_other_records(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "a"), run(tmp_path / "b", seed=1)
+    assert first[0].score("fid") != second[0].score("fid")
+    assert first[0].score("fid", of="control") == second[0].score("fid", of="control"), "one split, one encoder"
+
+
+def test_fits_from_the_store_give_the_records_of_fits_made_anew(tmp_path: Path) -> None:
+    fresh = run(tmp_path / "a", store="../shared")
+    reused = run(tmp_path / "b", store="../shared")
+    assert fresh[0].spent.reused == ()
+    assert reused[0].spent.reused == ("fit",)
+    assert [r.deterministic for r in fresh] == [r.deterministic for r in reused]
+
+
+def test_arms_share_generation_zero(tmp_path: Path) -> None:
+    run(tmp_path / "a", "regime=replace", store="../shared")
+    other = run(tmp_path / "b", "regime=accumulate", store="../shared")
+    assert other[0].spent.reused == ("fit",)
+    assert other[1].spent.reused == ()
+
+
+def test_measured_samples_never_enter_a_pool(tiny_parts: Parts, tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    measure = tiny_parts.measurer.measure
+
+    def spying(sampler, model, kept, now):
+        fresh, _ = sampler.sample(model, now.stream("measure").image_seeds(0, tiny_parts.measurer.num_measured))
+        seen.append(fresh)
+        return measure(sampler, model, kept, now)
+
+    tiny_parts.measurer.measure = spying  # type: ignore[method-assign]
+    try:
+        with opened_run_dir(tmp_path / "run") as run_dir:
+            run_generations(tiny_parts, 0, run_dir, "all")
+    finally:
+        del tiny_parts.measurer.measure
+    for t, fresh in enumerate(seen):
+        kept = Pool.load(tmp_path / "run" / f"gen_{t:03d}" / "kept.safetensors")
+        pool = {image.numpy().tobytes() for image in kept.images}
+        assert not pool & {image.numpy().tobytes() for image in fresh}
+
+
+def test_the_grid_has_the_same_seeds_in_every_generation(tmp_path: Path) -> None:
+    # With a learning rate of next to nothing the model stays what it was, and then so must the grid.
+    run(tmp_path, "regime=real", "generator.optimisation.learning_rate=1e-12", "generator.optimisation.ema_width=null")
+    grids = [np.load(tmp_path / "run" / f"gen_{t:03d}" / "grid.npy") for t in range(3)]
+    assert grids[0].dtype == np.uint8
+    assert grids[0].shape == (16, 8, 8, 1)
+    assert (grids[0] == grids[1]).all()
+    assert (grids[0] == grids[2]).all()
+
+
+def test_a_warm_start_continues_and_a_scratch_start_does_not(tmp_path: Path) -> None:
+    almost_no_step = ("generator.optimisation.learning_rate=1e-12", "generator.optimisation.ema_width=null")
+    run(tmp_path / "warm", *almost_no_step, "generator.start=warm")
+    run(tmp_path / "scratch", *almost_no_step, "generator.start=scratch")
+    distance = {}
+    for start in ("warm", "scratch"):
+        files = [tmp_path / start / "run" / f"gen_{t:03d}" / "fitted.safetensors" for t in (0, 1)]
+        first, second = (load_file(file)["network.inner.weight"] for file in files)
+        distance[start] = np.abs(first - second).mean()
+    assert distance["warm"] < 1e-9
+    assert distance["scratch"] > 1e-2
+
+
+class _KeepTooFew(Curator):
+    def choose(self, draw: Draw, num_needed: int, now: Now) -> Pool:
+        return draw(num_needed).take(torch.arange(num_needed - 1), because="too few")
+
+
+class _AskForTooMany(Curator):
+    def choose(self, draw: Draw, num_needed: int, now: Now) -> Pool:
+        return draw(1000 * num_needed)
+
+
+@pytest.mark.parametrize(
+    ("curator", "words"),
+    [(_KeepTooFew(), ["generation 0", "kept 39", "40 are needed"]), (_AskForTooMany(), ["budget.max_candidates"])],
+)
+def test_a_curator_that_misses_its_quota_stops_the_run(
+    curator: Curator, words: list[str], tiny_parts: Parts, tmp_path: Path
+) -> None:
+    parts = replace(tiny_parts, mitigation=Mitigation(EqualWeights(), NoRefinement(), curator))
+    with opened_run_dir(tmp_path / "run") as run_dir, pytest.raises(SelectionError) as error:
+        run_generations(parts, 0, run_dir)
+    assert all(word in str(error.value) for word in words)
+    assert run_dir.generations() == []
+
+
+def test_a_nan_loss_stops_the_run_and_leaves_committed_generations(
+    tiny_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = TrainingModule.training_step
+
+    def poisoned(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        if self._job.what == "generation 2" and batch_idx == 3:
+            self._unchecked[-1] = loss.detach() * float("nan")
+        return loss
+
+    monkeypatch.setattr(TrainingModule, "training_step", poisoned)
+    parts = replace(tiny_parts, setting=replace(tiny_parts.setting, store=Store(tmp_path / "empty")))
+    with opened_run_dir(tmp_path / "run") as run_dir, pytest.raises(TrainingError, match="step 4 of 6 of generation 2"):
+        run_generations(parts, 0, run_dir)
+    assert run_dir.generations() == [0, 1]
+
+    monkeypatch.undo()
+    with opened_run_dir(tmp_path / "run") as run_dir:
+        continued = run_generations(parts, 0, run_dir)
+    with opened_run_dir(tmp_path / "whole") as run_dir:
+        whole = run_generations(parts, 0, run_dir)
+    assert [r.deterministic for r in continued] == [r.deterministic for r in whole]
+
+
+@pytest.mark.parametrize("keep", ["last", "all"])
+def test_a_killed_run_resumes_to_the_records_of_an_uninterrupted_one(keep: str, tmp_path: Path) -> None:
+    """A child process is killed with SIGKILL in the middle of generation 2, then the same command is run again."""
+    command = [
+        *(sys.executable, "-m", "collapse_bench.cli.run", *TINY, *TINY_FLOW, "regime=accumulate", f"keep={keep}"),
+        *("budget.num_generations=3", "budget.num_steps=300", "cache.enabled=false", "progress=false"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(folder: str) -> subprocess.Popen[str]:
+        line = [*command, f"run_dir={tmp_path / folder}"]
+        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    killed = start("killed")
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "killed" / "gen_001").exists():
+        assert killed.poll() is None, killed.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    committed = sorted(p.name for p in (tmp_path / "killed").glob("gen_*[0-9]"))
+    assert committed == ["gen_000", "gen_001"], "the kill came in the middle of generation 2"
+    before = {name: (tmp_path / "killed" / name / "record.json").read_bytes() for name in committed}
+
+    resumed, whole = start("killed"), start("whole")
+    for process in (resumed, whole):
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+
+    for name, content in before.items():
+        assert (tmp_path / "killed" / name / "record.json").read_bytes() == content, "committed is committed"
+    records = {name: RunDir(tmp_path / name).records() for name in ("killed", "whole")}
+    assert len(records["whole"]) == 4
+    assert [r.deterministic for r in records["killed"]] == [r.deterministic for r in records["whole"]]
+    last = "gen_003/fitted.safetensors"
+    assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()

@@ -1,0 +1,32 @@
+"""The suite looked at as a text: every test asserts something."""
+
+import ast
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+
+def asserts(function: ast.AST) -> bool:
+    """Whether a function holds an assert, expects an exception, or calls something that says it asserts."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assert):
+            return True
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("raises", "warns", "fail") or name.startswith("assert_"):
+                return True
+    return False
+
+
+def test_every_test_function_asserts_something() -> None:
+    silent = []
+    for path in TESTS.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not asserts(node):
+                silent.append(f"{path.name}::{node.name}")
+    assert silent == []
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    names = [path.name for path in TESTS.rglob("test_*.py")]
+    assert len(names) == len(set(names))
