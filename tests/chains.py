@@ -21,7 +21,7 @@ TINY = (
     "budget.num_steps=6",
     "budget.num_synthetic=40",
     "budget.num_measured=60",
-    "encoder.num_steps=10",
+    "encoder.classifier.num_steps=10",
     "trainer.num_threads=1",
     "dataset.num_real=64",
 )

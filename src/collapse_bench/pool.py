@@ -176,7 +176,7 @@ class Pool:
         names = {
             "sources": "\n".join(self.sources),
             "reasons": "\n".join(self.reasons),
-            "hidden": "\n".join(self.hidden),
+            "hidden": "\n".join(sorted(self.hidden)),
         }
         write_tensors(path, {name: getattr(self, name) for name in ("images", "labels", *PROVENANCE)}, names)
 
@@ -191,11 +191,11 @@ class Pool:
             with safe_open(path, framework="pt") as file:
                 names = {name: tuple(filter(None, text.split("\n"))) for name, text in file.metadata().items()}
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError) as error:
+            return cls(**columns, sources=names["sources"], reasons=names["reasons"], hidden=frozenset(names["hidden"]))
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunDirError(
                 f"cannot read the pool {path}: {error}; delete its generation folder to redo it"
             ) from error
-        return cls(**columns, sources=names["sources"], reasons=names["reasons"], hidden=frozenset(names["hidden"]))
 
 
 class VisiblePool:

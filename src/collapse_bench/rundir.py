@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from collapse_bench.errors import RunDirError
@@ -86,9 +87,11 @@ class RunDir:
                     "delete the folder to start anew"
                 )
             return
-        if foreign := sorted(p.name for p in self.path.iterdir() if p.name != ".lock"):
+        # A first start that was killed leaves nothing but these.
+        ours = {".lock", "config.yaml"}
+        if foreign := sorted(p.name for p in self.path.iterdir() if p.name not in ours and p.suffix != ".tmp"):
             raise RunDirError(f"{self.path} is not a run directory but holds {foreign[:5]}; choose an empty run_dir")
-        write_text(self.path / "config.yaml", _to_yaml(config))
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         write_json(path, {"schema": RUN_SCHEMA, **info})  # last: its presence makes this a run directory
 
     def write_status(self, state: str, error: str | None = None) -> None:
@@ -127,7 +130,7 @@ class RunDir:
         path = self.generation(t) / "record.json"
         try:
             return Record.from_dict(read_json(path))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunDirError(f"{path} is not a record of this version: {error}") from error
 
     @contextmanager
@@ -173,17 +176,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file that is complete or absent."""
+    """Writes a text file that is complete or absent.
+
+    Raises:
+        RunDirError: if the disk refuses.
+    """
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    sync_file(unfinished)
-    unfinished.replace(path)
-
-
-def _to_yaml(config: Mapping[str, Any]) -> str:
-    import yaml
-
-    return yaml.safe_dump(dict(config), sort_keys=False)
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        sync_file(unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunDirError(f"cannot write {path}: {error}; free some space or choose another folder") from error
 
 
 def _sync_folder(path: Path) -> None:

@@ -66,6 +66,8 @@ class Store:
                     with suppress(FileNotFoundError):  # pruned by another process since
                         os.utime(path)
                     return tensors, True
+            for unfinished in path.parent.glob(f"{path.name}.*.tmp"):  # of a killed process: we hold the lock
+                unfinished.unlink()
             tensors = _to_cpu(build())
             write_tensors(path, tensors)
         self._prune(keep=path)

@@ -92,6 +92,10 @@ class Optimisation:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.num_warmup_steps < 0:
+            raise ConfigError(f"num_warmup_steps must not be negative, got {self.num_warmup_steps}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm must be above 0 (or null), got {self.max_grad_norm}")
         if self.ema_width is not None and not 0 < self.ema_width < 0.28:
             raise ConfigError(f"ema_width must lie between 0 and 0.28 (or be null), got {self.ema_width}")
 
@@ -257,6 +261,12 @@ class TrainingModule(pl.LightningModule):
             self._log_losses()
         if self._average is not None:
             self._average.apply()
+        # A bad gradient in the very last step shows in no loss.
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.network.parameters()):
+            raise TrainingError(
+                f"the parameters became NaN or infinite in the last step of {self._job.what}; lower the learning "
+                "rate or set max_grad_norm. Committed generations are intact"
+            )
 
     def _check_losses(self) -> None:
         """Copies the losses of the last steps from the device, all at once, because each copy waits for it."""
@@ -284,8 +294,9 @@ class TrainingModule(pl.LightningModule):
 class PowerAverage:
     """A running average of a network's parameters whose width grows with the number of steps.
 
-    After k updates the parameters of update j have weight proportional to j^gamma (Karras et al. 2024,
-    arXiv:2312.02696, eq. 4), so that early parameters fade whatever the length of the fit.
+    After k updates the parameters of update j have weight j^(gamma+1) - (j-1)^(gamma+1), up to a factor: the power
+    function t^gamma integrated over the update (Karras et al. 2024, arXiv:2312.02696, eq. 4). So early parameters
+    fade whatever the length of the fit.
 
     Args:
         network: whose parameters are averaged.

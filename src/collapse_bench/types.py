@@ -72,7 +72,7 @@ class Budget:
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise ConfigError(f"budget.{name} must be at least 2 (or null for the default), got {value}")
-        if self.max_candidates < 1:
+        if not self.max_candidates >= 1:
             raise ConfigError(f"budget.max_candidates must be at least 1, got {self.max_candidates}")
 
     def num_fit_steps(self, generation: int) -> int:

@@ -1,12 +1,15 @@
 """``collapse-measure``: scores of a finished run without retraining, or of images that were made elsewhere."""
 
+import json
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from collapse_bench.cli.config import check_command_line, conf_dir
+from collapse_bench.cli.config import check_command_line, conf_dir, parse_overrides
 from collapse_bench.errors import CollapseBenchError, ConfigError
 
 
@@ -20,10 +23,28 @@ def main() -> None:
                 "collapse-measure does not sweep; start it once for each run, as in: "
                 "for run in runs/*/; do collapse-measure run=$run; done"
             )
+        sys.argv[1:1] = _choices_of_the_run(sys.argv[1:])
         check_command_line(sys.argv[1:], "measure")
         _measure()
     except CollapseBenchError as error:
         sys.exit(f"error: {error}")
+
+
+def _choices_of_the_run(arguments: Sequence[str]) -> list[str]:
+    """What a run chose, as overrides, so that single keys are looked up in its options and not in the defaults."""
+    overrides = parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
+    given = {override.key_or_group: override.value() for override in overrides}
+    try:
+        info = json.loads((Path(str(given["run"])).expanduser() / "run.json").read_text(encoding="utf-8"))
+        choices = {group: str(info["choices"][group]) for group in ("encoder", "metrics", "trainer")}
+    except (KeyError, OSError, TypeError, ValueError):
+        return []  # there is no run, or it is damaged, which is said where it is read
+    return [
+        f"{group}={choice}"
+        for group, choice in choices.items()
+        # An option may have been renamed since; a choice is a name, never a path.
+        if group not in given and Path(choice).name == choice and Path(conf_dir(), group, f"{choice}.yaml").is_file()
+    ]
 
 
 @hydra.main(config_path=conf_dir(), config_name="measure", version_base="1.3")
@@ -31,7 +52,10 @@ def _measure(config: DictConfig) -> None:
     # torch and Lightning take seconds to import, and --help needs neither.
     from collapse_bench.cli.scoring import measure_run_or_samples
 
-    measure_run_or_samples(config)
+    try:
+        measure_run_or_samples(config)
+    except CollapseBenchError as error:
+        sys.exit(f"error: {error}")  # here, because Hydra prints a line of its own for every other exception
 
 
 if __name__ == "__main__":

@@ -163,7 +163,10 @@ def _is_own(target: str) -> bool:
 
 
 def _replaced(run: Run, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run's configuration and choices, with what the command line replaces in them."""
+    """The run's configuration and choices, with what the command line replaces in them.
+
+    Another option than the run's replaces a group as a whole; otherwise single keys change the run's own values.
+    """
     file = run.path / "config.yaml"
     if missing := {*PARTS, "dataset", "budget", "trainer", "seed"} - {*run.config}:
         raise RunDirError(f"{file} is not the configuration of a run: it has no {', '.join(sorted(missing))}")
@@ -174,8 +177,9 @@ def _replaced(run: Run, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
         if override.key_or_group.partition(".")[0] not in _NOT_OF_THE_RUN
     ]
     config, choices = OmegaConf.create(dict(run.config)), dict(run.choices)
-    chosen = {override.key_or_group for override in overrides} & {*_REPLACEABLE}
-    for group in chosen:
+    named = {override.key_or_group for override in overrides} & {*_REPLACEABLE}
+    replaced = {group for group in named if hydra.runtime.choices[group] != choices.get(group)}
+    for group in replaced:
         config[group], choices[group] = given[group], hydra.runtime.choices[group]
     for override in overrides:
         key, group = override.key_or_group, override.key_or_group.partition(".")[0]
@@ -184,8 +188,8 @@ def _replaced(run: Run, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
                 f"{override.input_line}: with run=... this comes from the run, leave it out; only "
                 f"{', '.join(_REPLACEABLE)} can be replaced"
             )
-        if group in chosen:
-            continue  # single keys are in what is given already
+        if group in replaced or key in named:
+            continue  # single keys of a replaced group are in what is given already
         if override.is_delete():
             parent, _, name = key.rpartition(".")
             if OmegaConf.select(config, key) is None:

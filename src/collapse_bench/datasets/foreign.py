@@ -56,7 +56,8 @@ def read_samples(path: Path, spec: ImageSpec) -> UInt8[Tensor, "n c h w"]:
     if images.max() == 1:
         raise DataError(f"{path}: all values are 0 or 1, but grey levels go from 0 to 255; multiply them by 255")
     order = sorted(range(len(images)), key=lambda i: images[i].tobytes())
-    return torch.from_numpy(images[order])
+    # Without the copy, the strides of a single channel depend on the file, and with them torch's choice of arithmetic.
+    return torch.from_numpy(images[order]).clone(memory_format=torch.contiguous_format)
 
 
 def _read_folder(path: Path, spec: ImageSpec) -> UInt8[np.ndarray, "n c h w"]:
@@ -78,9 +79,10 @@ def _read_array(path: Path, spec: ImageSpec) -> UInt8[np.ndarray, "n c h w"]:
         with path.open("rb") as file:
             # Never pickles: they can run any code.
             loaded = np.load(file, allow_pickle=False)
-            arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
+            members = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]
     except Exception as error:  # NumPy and zlib raise whatever a damaged file makes them stumble over.
         raise DataError(f"cannot read {path}: {error}; store one plain uint8 array with np.save or np.savez") from error
+    arrays = [member for member in members if isinstance(member, np.ndarray)]
     candidates = [array for array in arrays if array.ndim in (3, 4)]  # beside them there may be labels
     if len(candidates) != 1:
         shapes = ", ".join(str(list(array.shape)) for array in arrays) or "none"

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from collapse_bench.encoders.base import Encoded, Encoder, FittedEncoder
+from collapse_bench.errors import ConfigError
 from collapse_bench.pool import Pool
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
@@ -15,15 +18,45 @@ from collapse_bench.types import ImageSpec, to_float
 @final
 @dataclass(frozen=True)
 class Pixels(Encoder):
-    """The flattened image itself: nothing is learnt, and there are no classes."""
+    """The flattened image itself, or its first principal components; there are no classes.
+
+    Args:
+        num_components: principal components of the real pool to project on; ``None`` keeps all pixels.
+    """
 
     has_probabilities: ClassVar[bool] = False
 
+    num_components: int | None
+
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
-        """The same map for all images; the arguments are not looked at."""
-        return _Flatten()
+        """The map for these real images; it is computed at once and not stored.
+
+        Raises:
+            ConfigError: if there are not that many components.
+        """
+        if self.num_components is None:
+            return _Flatten()
+        most = min(len(real), spec.num_values)
+        if not 1 <= self.num_components <= most:
+            raise ConfigError(f"encoder: num_components must lie between 1 and {most}, got {self.num_components}")
+        pixels = to_float(real.images).flatten(1).double()
+        centred = pixels - pixels.mean(0)
+        # Eigenvectors of the covariance: for many images far cheaper than the singular vectors of all of them.
+        components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : self.num_components]
+        return _Project(components.float()).to(options.device)
 
 
 class _Flatten(FittedEncoder):
     def forward(self, images: Tensor) -> Encoded:
         return Encoded(to_float(images).flatten(1))
+
+
+class _Project(FittedEncoder):
+    components: Tensor
+
+    def __init__(self, components: Float[Tensor, "d k"]) -> None:
+        super().__init__()
+        self.register_buffer("components", components)
+
+    def forward(self, images: Tensor) -> Encoded:
+        return Encoded(to_float(images).flatten(1) @ self.components)

@@ -1,0 +1,45 @@
+"""Features of one encoder, classes of another."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import Tensor
+
+from collapse_bench.encoders.base import Encoded, Encoder, FittedEncoder
+from collapse_bench.encoders.classifier import Classifier
+from collapse_bench.pool import Pool
+from collapse_bench.store import Store
+from collapse_bench.training import TrainerOptions
+from collapse_bench.types import ImageSpec
+
+
+@final
+@dataclass(frozen=True)
+class WithClasses(Encoder):
+    """Features that owe nothing to classes, with class probabilities from the frozen classifier.
+
+    A classifier pulls its classes together and everything unusual apart, so its own features can call a set of
+    samples diverse that has shrunk in pixel space.
+
+    Args:
+        features: gives the features.
+        classifier: gives the class probabilities.
+    """
+
+    has_probabilities: ClassVar[bool] = True
+
+    features: Encoder
+    classifier: Classifier
+
+    def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
+        """Both encoders for these real images."""
+        return _Both(self.features.fit(real, spec, options, store), self.classifier.fit(real, spec, options, store))
+
+
+class _Both(FittedEncoder):
+    def __init__(self, features: FittedEncoder, classifier: FittedEncoder) -> None:
+        super().__init__()
+        self.features, self.classifier = features, classifier
+
+    def forward(self, images: Tensor) -> Encoded:
+        return Encoded(self.features(images).features, self.classifier(images).probabilities)
