@@ -13,6 +13,7 @@ from collapse_bench.mitigations.base import Mitigation
 from collapse_bench.now import Setting
 from collapse_bench.regimes.base import Regime
 from collapse_bench.samplers.base import Sampler
+from collapse_bench.seeding import isolated_rng
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
 from collapse_bench.types import Budget
@@ -38,7 +39,8 @@ def assemble(
     Raises:
         ConfigError: if two parts do not go together, or an option is out of range for these images.
     """
-    sampler.check(generator.empty_model(data.spec))
+    with isolated_rng(0):
+        sampler.check(generator.empty_model(data.spec))
     if sampler.quantize and data.spec.dtype != "uint8":
         raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
     for metric in metrics.values():

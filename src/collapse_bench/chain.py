@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from collapse_bench.errors import RunDirError
 from collapse_bench.pool import Pool
 from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir, write_json
+from collapse_bench.seeding import isolated_rng
 from collapse_bench.store import write_tensors
 
 
@@ -62,9 +64,10 @@ class Chain:
         fitted = model = None
         if records:
             folder = run_dir.generation(records[-1].generation)
-            fitted = model = _load_into(empty_model(), folder / "fitted.safetensors")
-            if (folder / "model.safetensors").exists():
-                model = _load_into(refined_skeleton(fitted), folder / "model.safetensors")
+            with isolated_rng(0):  # an unfitted model draws parameters, which are overwritten at once
+                fitted = model = _load_into(empty_model(), folder / "fitted.safetensors")
+                if (folder / "model.safetensors").exists():
+                    model = _load_into(refined_skeleton(fitted), folder / "model.safetensors")
         return cls(run_dir, records, fitted, model, keep, num_pools_needed)
 
     @property
@@ -114,9 +117,9 @@ class Chain:
                 (folder / "kept.safetensors").unlink(missing_ok=True)
 
 
-def _load_into(module: nn.Module, path: "object") -> nn.Module:
+def _load_into(module: nn.Module, path: Path) -> nn.Module:
     try:
-        module.load_state_dict(load_file(str(path)))
+        module.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunDirError(f"cannot load the model {path}: {error}; delete its generation folder to redo it") from error
     return module.eval()

@@ -304,7 +304,7 @@ class PowerAverage:
     """
 
     def __init__(self, network: nn.Module, width: float) -> None:
-        self._parameters = list(network.parameters())
+        self._parameters: list[Tensor] = list(network.parameters())
         self._average = [p.detach().clone() for p in self._parameters]
         self._gamma = power_exponent(width)
         self._num_updates = 0
@@ -314,7 +314,7 @@ class PowerAverage:
         """Takes the present parameters into the average."""
         self._num_updates += 1
         new_share = 1.0 - (1.0 - 1.0 / self._num_updates) ** (self._gamma + 1.0)
-        torch._foreach_lerp_(self._average, self._parameters, new_share)
+        torch._foreach_lerp_(self._average, self._parameters, new_share)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -356,8 +356,9 @@ def train(
     """
     options = job.options
     batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device)
-    network.to(options.device, memory_format=torch.channels_last if options.channels_last else torch.preserve_format)
-    network.train()
+    network.to(options.device).train()
+    if options.channels_last:
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if options.compile:
         compute_loss = cast(Callable[[Tensor, Tensor], Tensor], torch.compile(compute_loss))
     module = TrainingModule(network, compute_loss, optimisation, job)

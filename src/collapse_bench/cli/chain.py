@@ -22,7 +22,7 @@ from collapse_bench.analysis.tables import format_value, generation_table, label
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, flatten, resolve
 from collapse_bench.cli.progress import RichWatch
-from collapse_bench.errors import CollapseBenchError, ConfigError
+from collapse_bench.errors import ConfigError
 from collapse_bench.fingerprint import library_versions
 from collapse_bench.loop import Parts, run_generations
 from collapse_bench.measuring import NUM_GRID, to_grid
@@ -99,7 +99,7 @@ def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any]) -> Non
     np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
     try:
         run_generations(parts, config["seed"], run_dir, config["keep"])
-    except (CollapseBenchError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         run_dir.write_status("failed", str(error) or type(error).__name__)
         raise
     run_dir.write_status("complete")

@@ -17,6 +17,8 @@ class ConditionEmbedding(nn.Module):
         num_classes: classes, or 0 for an unconditional network. Label -1 means no class.
     """
 
+    frequencies: Tensor
+
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         half = width // 2

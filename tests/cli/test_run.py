@@ -1,0 +1,153 @@
+"""``collapse-run`` as a user meets it: in processes of its own, through the console script's own function."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chains import TINY, TINY_FLOW
+
+CHEAP = [*TINY, *TINY_FLOW, "progress=false"]
+
+
+def collapse_run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLLAPSE_BENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "collapse_bench.cli.run", *arguments, f"runs_dir={folder / 'runs'}"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["regime=replcae"], ["regime=replcae", "did you mean replace?", "accumulate"]),
+        (["budgt.num_steps=3"], ["budgt.num_steps", "did you mean budget.num_steps?"]),
+        (["generator.optimisation.learning_rte=3"], ["did you mean generator.optimisation.learning_rate?"]),
+        (["generatr=vae"], ["generatr", "did you mean generator?"]),
+        (["-m", "regime=replace,acumulate"], ["regime=acumulate", "did you mean accumulate?"]),
+        (["regime"], ["'regime' is not understood", "KEY=VALUE"]),
+        (["seed=0,1"], ["-m"]),
+    ],
+)
+def test_a_misspelt_key_or_option_is_refused_with_the_nearest_match(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collapse_bench.cli.run import main
+
+    monkeypatch.setattr(sys, "argv", ["collapse-run", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    message = str(stop.value)
+    assert message.startswith("error: ")
+    assert len(message.splitlines()) == 1
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["generator.optimisation.learning_rate=abc"], ["generator.optimisation.learning_rate must be float", "abc"]),
+        (["budget.num_steps=-1"], ["budget.num_steps must be at least 1"]),
+        (["generator.start=wram"], ["generator.start must be one of warm, scratch"]),
+        (["generator=vae", "sampler=euler_20"], ["FlowModel", "leave out sampler="]),
+        (["encoder=pixels"], ["class probabilities", "metrics=features"]),
+        (["dataset=gaussian"], ["no grey levels"]),
+        (["budget.num_measured=100000"], ["budget.num_measured=100000", "control set"]),
+        (["dataset.classes=[1,eleven]"], ["eleven"]),
+        (["generator=flow_unet", "dataset.image_size=9"], ["divisible by 2", "image_size"]),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_before_training(
+    overrides: list[str], words: list[str], tmp_path: Path
+) -> None:
+    from chains import composed, parts_of
+
+    from collapse_bench.errors import CollapseBenchError
+
+    with pytest.raises(CollapseBenchError) as error:
+        parts_of(composed(*TINY, *overrides), tmp_path)
+    assert all(word in str(error.value) for word in words), error.value
+    assert not list(tmp_path.glob("fit/*"))
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU here")
+def test_a_missing_device_is_an_error_and_never_replaced() -> None:
+    from chains import composed
+
+    from collapse_bench.cli.config import build
+    from collapse_bench.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="torch sees no CUDA device; use trainer=cpu"):
+        build(composed("trainer=gpu")["trainer"], "trainer")
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder, collapse_run("-m", "regime=replace,real", "seed=0,1", *CHEAP, folder=folder)
+
+
+def test_a_sweep_leaves_one_complete_folder_per_run(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, process = sweep
+    assert process.returncode == 0, process.stdout + process.stderr
+    runs = sorted((folder / "runs").glob("digits-*"))
+    assert len(runs) == 4
+    for run in runs:
+        assert json.loads((run / "status.json").read_text())["state"] == "complete"
+        assert (run / "figures" / "curves.png").stat().st_size > 10_000
+        assert (run / "figures" / "samples.png").stat().st_size > 1_000
+    assert process.stdout.count("real-vs-real floor") >= 4
+
+
+def test_the_same_sweep_again_skips_what_is_complete_and_does_what_is_new(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = sweep
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("record.json")}
+    again = collapse_run("-m", "regime=replace,real", "seed=0,1,2", *CHEAP, folder=folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count("complete already, skipped") == 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((folder / "runs").glob("digits-*"))) == 6
+
+
+def test_one_failing_run_of_a_sweep_does_not_stop_the_others(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = sweep
+    mixed = collapse_run("-m", "budget.num_measured=100000,50", "seed=7", *CHEAP, folder=folder)
+    assert mixed.returncode == 1
+    assert "error: budget.num_measured=100000" in mixed.stderr
+    assert "Traceback" not in mixed.stderr
+    assert len(list((folder / "runs").glob("*seed7*"))) == 1
+
+
+def test_a_run_folder_of_another_configuration_is_refused_by_the_keys_that_differ(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = sweep
+    run = next((folder / "runs").glob("*replace*seed0*"))
+    refused = collapse_run(*CHEAP, "budget.num_steps=7", f"run_dir={run}", folder=folder)
+    assert refused.returncode == 1
+    assert "belongs to another configuration (budget.num_steps: 6 -> 7)" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_help_explains_every_group_without_importing_torch() -> None:
+    code = (
+        "import sys\nsys.argv = ['collapse-run', '--help']\nfrom collapse_bench.cli.run import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    from collapse_bench.cli.config import conf_dir
+
+    for group in (p.name for p in Path(conf_dir()).iterdir() if p.is_dir()):
+        assert f"\n  {group} " in process.stdout

@@ -1,0 +1,86 @@
+"""Every command in the README does what it says, on a smaller budget."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chains import TINY
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.strip().splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("collapse-")]
+SMALLER = [o for o in TINY if o.startswith(("budget.", "trainer.", "dataset.num_real"))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with what the README's commands speak of."""
+    folder = tmp_path_factory.mktemp("readme")
+    images = (load_digits().images * 255 / 16).round().astype(np.uint8)
+    np.savez(folder / "my_samples.npz", images=images[:60])
+    for k, image in enumerate(images[:400]):
+        path = folder / "my_images" / "ab"[k % 2] / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((24, 24)).save(path)
+    return folder
+
+
+def run(command: str, folder: Path, shared_data: Path | None) -> subprocess.CompletedProcess[str]:
+    program, *arguments = shlex.split(command)
+    module = {"collapse-run": "run", "collapse-measure": "measure", "collapse-report": "report"}[program]
+    if program == "collapse-run" and "--help" not in arguments:
+        arguments = [*arguments, *SMALLER, "budget.num_generations=1", "encoder.classifier.num_steps=5"]
+        if "dataset=mnist" in arguments or "experiment=mnist_vae" in arguments:
+            arguments = [a for a in arguments if a != "dataset.root=data"]
+            arguments += [f"dataset.root={shared_data}", "dataset.num_reference=100", "dataset.num_control=100"]
+    if program == "collapse-measure" and "run=runs/kept" not in arguments:
+        arguments = [*arguments, "encoder.classifier.num_steps=5", "trainer.num_threads=1"]
+    code = f"import sys; from collapse_bench.cli.{module} import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, "COLLAPSE_BENCH_CACHE": str(folder / "cache"), "PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_the_two_commands_are_what_continuous_integration_runs() -> None:
+    assert [line for line in LINES if not line.startswith("collapse-")] == [
+        "pip install uv && uv run collapse-run",
+        "pip install uv && uv run pytest",
+    ]
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "pip install --quiet uv" in ci
+    assert "uv run pytest" in ci
+    assert "uv run collapse-run" in ci
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(folder: Path, shared_data: Path) -> None:
+    assert len(COMMANDS) >= 9
+    for command in COMMANDS:
+        process = run(command, folder, shared_data)
+        assert process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
+        assert "Traceback" not in process.stderr, command
+        assert process.stdout.strip(), command
+    assert len(list((folder / "runs").glob("*/run.json"))) >= 14
+    assert list((folder / "reports").rglob("report.html"))
+
+
+def test_every_option_in_the_readmes_table_exists_and_none_is_missing() -> None:
+    table = {
+        match[1]: set(re.findall(r"`(\w+)`", match[2]))
+        for match in re.finditer(r"^\| (\w+) \| (.*`.*) \|$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    }
+    for group in (p for p in (ROOT / "conf").iterdir() if p.is_dir()):
+        assert {p.stem for p in group.glob("*.yaml")} == table[group.name], group.name
