@@ -1,6 +1,8 @@
 """The suite looked at as a text: every test asserts something."""
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
 TESTS = Path(__file__).parent
@@ -30,3 +32,13 @@ def test_every_test_function_asserts_something() -> None:
 def test_every_test_file_has_a_name_of_its_own() -> None:
     names = [path.name for path in TESTS.rglob("test_*.py")]
     assert len(names) == len(set(names))
+
+
+def test_every_dependency_is_pinned_and_no_registry_is_named() -> None:
+    root = TESTS.parent
+    constraints = (root / "constraints.txt").read_text()
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    pinned = {line.partition("==")[0] for line in constraints.splitlines() if "==" in line}
+    assert {re.split(r"[<>=]", name)[0] for name in wanted} <= pinned
+    assert "://" not in constraints

@@ -31,7 +31,7 @@ def fingerprint(*things: object) -> str:
     return digest.hexdigest()
 
 
-def _update(digest: "hashlib._Hash", thing: object) -> None:
+def _update(digest: "hashlib.blake2b", thing: object) -> None:
     if isinstance(thing, Tensor):
         array = thing.detach().cpu().contiguous()
         digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode())

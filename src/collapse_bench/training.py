@@ -236,7 +236,10 @@ class TrainingModule(pl.LightningModule):
         """AdamW and its schedule over the fit's own budget."""
         options = self._optimisation
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+            self.network.parameters(),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=self._job.options.precision != "16-mixed",  # fused steps unscale gradients after they are clipped
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: options.rate_at(k, self._job.num_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

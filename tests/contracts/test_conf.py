@@ -9,6 +9,7 @@ import yaml
 from chains import composed
 from hydra.utils import get_class
 
+from collapse_bench.cli.chain import PARTS
 from collapse_bench.cli.config import build, conf_dir
 
 CONF = Path(conf_dir())
@@ -35,7 +36,7 @@ def test_every_argument_of_every_class_is_visible_in_its_yaml(option: Path) -> N
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_says_what_it_is(option: Path) -> None:
-    first = (CONF / option).read_text().splitlines()[0]
+    first = (CONF / option).read_text().removeprefix("# @package _global_\n").splitlines()[0]
     assert first.startswith("# ")
     assert len(first) > 20
 
@@ -44,7 +45,8 @@ def test_every_option_says_what_it_is(option: Path) -> None:
 def test_every_option_builds(option: Path) -> None:
     group, name = option.parts[0], option.stem
     config = composed(f"{group}={name}")
-    assert build(config[group], group) is not None
+    for built in [group] if group != "experiment" else PARTS:
+        assert build(config[built], built) is not None
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] not in ("metrics", "experiment")], ids=str)
