@@ -33,7 +33,6 @@ def flow(network: ResidualMLP | UNet) -> Flow:
         start="scratch",
         network=network,
         conditional=False,
-        frac_unconditional=0.0,
         times="logit_normal",
         optimisation=FLOW,
     )

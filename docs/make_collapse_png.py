@@ -12,12 +12,14 @@ from collapse_bench.analysis.runs import load_run
 
 
 def picture(figure: Figure) -> Image.Image:
+    """The figure as an image."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, bbox_inches="tight", facecolor="white")
     return Image.open(buffer).convert("RGB")
 
 
 def main() -> None:
+    """Writes ``collapse.png`` beside this file."""
     run = load_run(sys.argv[1])
     samples = picture(plot_samples(run))
     figure = plot_curves([run], ["precision", "recall"], num_columns=2, legend=False)

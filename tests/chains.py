@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, conf_dir
+from collapse_bench.datasets.base import RealImages
 from collapse_bench.loop import Parts
 from collapse_bench.rundir import RunDir
 from collapse_bench.store import Store
@@ -38,9 +39,14 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def parts_of(config: dict[str, Any], store: Path) -> Parts:
     """The parts that a configuration describes."""
+    return assemble_config(config, build(config["dataset"], "dataset").load(), store)
+
+
+def assemble_config(config: dict[str, Any], data: RealImages, store: Path) -> Parts:
+    """The parts that a configuration describes, on these images."""
     groups = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics", "budget", "trainer")
     return assemble(
-        data=build(config["dataset"], "dataset").load(),
+        data=data,
         store=Store(store),
         **{name: build(config[name], name) for name in groups},
     )

@@ -42,3 +42,14 @@ def test_every_dependency_is_pinned_and_no_registry_is_named() -> None:
     pinned = {line.partition("==")[0] for line in constraints.splitlines() if "==" in line}
     assert {re.split(r"[<>=]", name)[0] for name in wanted} <= pinned
     assert "://" not in constraints
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    root = TESTS.parent
+    broken = [
+        f"{path.relative_to(root)}: {link}"
+        for path in [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("results/**/*.md")]
+        for link in re.findall(r"\]\(([^)#]+)\)", path.read_text())
+        if "://" not in link and not (path.parent / link).exists()
+    ]
+    assert broken == []

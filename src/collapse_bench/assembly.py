@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import torch
+
 from collapse_bench.datasets.base import RealImages
 from collapse_bench.encoders.base import Encoder
 from collapse_bench.errors import ConfigError
@@ -36,6 +38,8 @@ def assemble(
 ) -> Parts:
     """One cell of the benchmark, ready to run; the encoder is trained here if the store does not have it.
 
+    Sets torch's number of threads, on which results depend, for the process.
+
     Raises:
         ConfigError: if two parts do not go together, or an option is out of range for these images.
     """
@@ -45,9 +49,10 @@ def assemble(
         raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
     for metric in metrics.values():
         metric.check(encoder.has_probabilities)
-    fitted_encoder = encoder.fit(data.pool, data.spec, trainer, store)
-    setting = Setting(
-        spec=data.spec, real=data.pool, budget=budget, trainer=trainer, store=store, watch=watch or Watch()
-    )
+    torch.set_num_threads(trainer.num_threads)
+    watch = watch or Watch()
+    watch.phase(0, "encoder")
+    fitted_encoder = encoder.fit(data.pool, data.spec, trainer.exact, store)
+    setting = Setting(spec=data.spec, real=data.pool, budget=budget, trainer=trainer, store=store, watch=watch)
     measurer = Measurer(fitted_encoder, metrics, data.held_out, budget.num_measured)
     return Parts(setting, generator, sampler, regime, mitigation, measurer)

@@ -1,7 +1,7 @@
 """The chain: the only state of the loop. It is replaced at every commit, never edited."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,6 +16,7 @@ from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir, write_json
 from collapse_bench.seeding import isolated_rng
 from collapse_bench.store import write_tensors
+from collapse_bench.watch import Watch
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Chain:
         model: the last model after refinement, which made the last samples; often ``fitted`` itself.
         keep: ``"all"`` keeps every model and pool on the disk, ``"last"`` only what the next generation may need.
         num_pools_needed: how many of the last pools the regime looks at; ``None`` is all.
+        watch: told of every commit.
     """
 
     run_dir: RunDir
@@ -37,6 +39,7 @@ class Chain:
     model: nn.Module | None
     keep: Literal["last", "all"]
     num_pools_needed: int | None
+    watch: Watch = field(default_factory=Watch)
 
     @classmethod
     def resume_or_start(
@@ -47,6 +50,7 @@ class Chain:
         refined_skeleton: Callable[[nn.Module], nn.Module],
         keep: Literal["last", "all"],
         num_pools_needed: int | None,
+        watch: Watch | None = None,
     ) -> Self:
         """The chain as committed in a run directory; empty when nothing is committed.
 
@@ -56,6 +60,7 @@ class Chain:
             refined_skeleton: makes, from a fitted model, an unfitted one of the kind that the refiner returns.
             keep: which models and pools stay on the disk.
             num_pools_needed: how many of the last pools the regime looks at; ``None`` is all.
+            watch: told of every commit.
 
         Raises:
             RunDirError: if a committed file is missing or damaged.
@@ -68,7 +73,7 @@ class Chain:
                 fitted = model = _load_into(empty_model(), folder / "fitted.safetensors")
                 if (folder / "model.safetensors").exists():
                     model = _load_into(refined_skeleton(fitted), folder / "model.safetensors")
-        return cls(run_dir, records, fitted, model, keep, num_pools_needed)
+        return cls(run_dir, records, fitted, model, keep, num_pools_needed, watch or Watch())
 
     @property
     def next_generation(self) -> int:
@@ -105,6 +110,7 @@ class Chain:
             write_json(folder / "record.json", record.to_dict())
         if self.keep == "last":
             self._delete_before(record.generation)
+        self.watch.committed(record)
         return replace(self, records=(*self.records, record), fitted=fitted, model=model)
 
     def _delete_before(self, generation: int) -> None:

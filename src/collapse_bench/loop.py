@@ -55,6 +55,7 @@ def run_generations(
         refined_skeleton=parts.mitigation.refiner.skeleton,
         keep=keep,
         num_pools_needed=parts.regime.num_pools_needed,
+        watch=parts.setting.watch,
     )
 
     for t in range(chain.next_generation, parts.setting.budget.num_generations + 1):
@@ -78,6 +79,5 @@ def run_generations(
 
         record = now.record(train, model, kept, measured.scores, parts.measurer.identity)
         chain = chain.commit(record, fitted=fitted, model=model, kept=kept, grid=measured.grid)  # atomic
-        parts.setting.watch.committed(record)
 
     return chain.records

@@ -71,8 +71,8 @@ class Measurer:
         for metric in metrics.values():
             metric.update(encoded, real=True)
         self.accuracy = {
-            "accuracy_reference": encoder.accuracy(reference.images, reference.labels),
-            "accuracy_control": encoder.accuracy(control.images, control.labels),
+            "accuracy_reference": encoded.accuracy(reference.labels),
+            "accuracy_control": encoder.encode(control.images).accuracy(control.labels),
         }
         self.identity = fingerprint(encoder, reference.images, control.images, self.num_measured)
         self._floor = self.score(control.images[: self.num_measured], of="control")
@@ -107,7 +107,8 @@ class Measurer:
     def measure(self, sampler: Sampler, model: Model, kept: Pool, now: Now) -> Measured:
         """Scores of fresh samples of the model, which never enter a pool, of the kept images, and the floor.
 
-        The kept images are scored on a random part of the same count, because most metrics depend on it.
+        The kept images are scored on a random part of the same count, because most metrics depend on it; where fewer
+        were kept, all of them are, and their scores say so (``num_samples``).
         """
         with now.timed("measure"):
             fresh, _ = sampler.sample(model, now.stream(Role.MEASURE).image_seeds(0, self.num_measured))

@@ -1,5 +1,6 @@
 """What a part may look at, and ask for, at one generation; everything that it spends is metered."""
 
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 from collapse_bench.chain import Chain
 from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.generators.base import Generator, Model
-from collapse_bench.pool import Pool
+from collapse_bench.pool import REAL, Pool
 from collapse_bench.records import Record, Score, Spent
 from collapse_bench.seeding import Role, Stream, isolated_rng
 from collapse_bench.store import Store
@@ -56,6 +57,7 @@ class Now:
     def __init__(self, generation: int, seed: int, setting: Setting, chain: Chain) -> None:
         self.generation, self.seed, self.setting, self.chain = generation, seed, setting, chain
         self.losses: Losses = ()
+        self.network_evaluations_per_sample = 0
         self._meter: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
         self._real_images_seen: dict[str, int] = {}
@@ -124,13 +126,15 @@ class Now:
         )
         with self.timed("fit"):
             tensors, reused = setting.store.get_or_build("fit", key, build)
-        self.losses = tuple((int(step), loss) for step, loss in tensors.pop("losses").tolist())
+        losses = tuple((int(step), loss) for step, loss in tensors.pop("losses").tolist())
         model.load_state_dict(tensors)
-        real = train.born < 0
-        self.spend(gradient_steps=num_steps if self.losses else 0, networks_trained=1)
-        self._real_images_seen["generator"] = int(train.image_id[real & (weights > 0)].unique().numel())
+        if role is Role.FIT:
+            self.losses = losses
+        self.spend(gradient_steps=num_steps if generator.takes_steps else 0, networks_trained=1)
+        seen = train.image_id[(train.born == REAL) & (weights > 0)]
+        self._real_images_seen["generator" if role is Role.FIT else role.value] = len(seen.unique())
         if reused:
-            self._reused.append("fit")
+            self._reused.append(role.value)
         return model.to(setting.trainer.device).eval()
 
     def spend(self, **amounts: int) -> None:
@@ -174,6 +178,8 @@ class Now:
         """What this generation has cost so far."""
         return Spent(
             **self._meter,
+            network_evaluations_per_sample=self.network_evaluations_per_sample,
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             real_images_seen=dict(self._real_images_seen),
             reused=tuple(self._reused),
             seconds={phase: round(seconds, 3) for phase, seconds in self._seconds.items()},

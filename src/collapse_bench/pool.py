@@ -1,5 +1,6 @@
 """Pools: immutable sets of images that carry, for every image, where it came from."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,12 +174,10 @@ class Pool:
         Raises:
             RunDirError: if the file cannot be written.
         """
-        names = {
-            "sources": "\n".join(self.sources),
-            "reasons": "\n".join(self.reasons),
-            "hidden": "\n".join(sorted(self.hidden)),
-        }
-        write_tensors(path, {name: getattr(self, name) for name in ("images", "labels", *PROVENANCE)}, names)
+        names = {"sources": self.sources, "reasons": self.reasons, "hidden": sorted(self.hidden)}
+        columns = {name: getattr(self, name) for name in ("images", "labels", *PROVENANCE)}
+        # One entry, because safetensors writes several in any order and equal pools should be equal files.
+        write_tensors(path, columns, {"names": json.dumps(names)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -189,9 +188,10 @@ class Pool:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                names = {name: tuple(filter(None, text.split("\n"))) for name, text in file.metadata().items()}
+                names = json.loads(file.metadata()["names"])
                 columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return cls(**columns, sources=names["sources"], reasons=names["reasons"], hidden=frozenset(names["hidden"]))
+            sources, reasons = tuple(names["sources"]), tuple(names["reasons"])
+            return cls(**columns, sources=sources, reasons=reasons, hidden=frozenset(names["hidden"]))
         except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunDirError(
                 f"cannot read the pool {path}: {error}; delete its generation folder to redo it"

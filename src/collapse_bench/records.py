@@ -47,6 +47,7 @@ class Spent:
         kept: images kept of them.
         network_evaluations_per_sample: forward passes of the model per candidate.
         real_images_seen: distinct real images each trained part has seen, by part.
+        peak_memory_mb: most memory of the process so far, in MiB, the libraries included.
         reused: fits and artefacts that came from the store.
         seconds: wall time by phase (``fit``, ``sample``, ``measure``, ...).
     """
@@ -57,6 +58,7 @@ class Spent:
     kept: int = 0
     network_evaluations_per_sample: int = 0
     real_images_seen: Mapping[str, int] = field(default_factory=dict)
+    peak_memory_mb: int = 0
     reused: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -101,9 +103,9 @@ class Record:
 
     @property
     def deterministic(self) -> dict[str, Any]:
-        """The record without what a clock or a cache decides: equal between two equal runs on one machine."""
+        """The record without what clock, cache and memory decide: equal between two equal runs on one machine."""
         content = self.to_dict()
-        del content["spent"]["seconds"], content["spent"]["reused"]
+        del content["spent"]["seconds"], content["spent"]["reused"], content["spent"]["peak_memory_mb"]
         return content
 
     def to_dict(self) -> dict[str, Any]:

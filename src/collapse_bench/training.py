@@ -4,7 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -31,11 +31,13 @@ def _ignore_step(step: int, num_steps: int, loss: float) -> None:
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """Where and in what arithmetic networks are trained, sampled and measured.
+    """Where networks are trained, sampled and measured, and in what arithmetic they are trained.
+
+    Sampling and measuring are always in float32.
 
     Args:
         accelerator: ``"cpu"`` or ``"cuda"``; a device that is not there is an error, never replaced by another.
-        precision: Lightning's name of the arithmetic: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
+        precision: Lightning's name of the arithmetic of training: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
         num_threads: CPU threads. Floating-point sums depend on it, so it is part of what makes a run
             reproducible bit for bit.
         compile: compile the loss with ``torch.compile``.
@@ -55,6 +57,11 @@ class TrainerOptions:
             raise ConfigError("trainer.accelerator=cuda, but torch sees no CUDA device; use trainer=cpu")
         if self.accelerator == "cpu" and self.precision == "16-mixed":
             raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use 32-true or bf16-mixed")
+
+    @property
+    def exact(self) -> "TrainerOptions":
+        """The same device in float32: encoders are rulers, and arms in other arithmetic share them."""
+        return replace(self, precision="32-true", compile=False, channels_last=False)
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +99,8 @@ class Optimisation:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")
         if not self.learning_rate > 0:
             raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay must not be negative, got {self.weight_decay}")
         if self.num_warmup_steps < 0:
             raise ConfigError(f"num_warmup_steps must not be negative, got {self.num_warmup_steps}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
@@ -239,7 +248,8 @@ class TrainingModule(pl.LightningModule):
             self.network.parameters(),
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
-            fused=self._job.options.precision != "16-mixed",  # fused steps unscale gradients after they are clipped
+            fused=self._job.options.precision
+            == "32-true",  # Lightning clips no gradients of fused mixed-precision steps
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: options.rate_at(k, self._job.num_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -380,5 +390,6 @@ def train(
         )
         trainer.fit(module, train_dataloaders=batches)
     network.eval()
-    network.to(options.device)  # Lightning moves it back to the CPU at the end
+    # Lightning moves it back to the CPU at the end; one memory format, so that a model is the same after loading.
+    network.to(options.device).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     return tuple(module.losses)

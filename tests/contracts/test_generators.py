@@ -7,6 +7,7 @@ import torch
 from chains import composed
 
 from collapse_bench.cli.config import build, conf_dir
+from collapse_bench.errors import TrainingError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators.base import Generator, Model
 from collapse_bench.pool import Pool
@@ -106,6 +107,34 @@ def test_sampling_and_fitting_change_no_pool_and_sampling_no_model(name: str) ->
     assert images.shape == (5, *SPEC.shape)
     assert images.dtype == (torch.uint8 if sampler.quantize else torch.float32)
     assert labels.tolist() == [-1] * 5
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_mixed_precision_fits_with_the_options_of_the_yaml(name: str, channels_last: bool) -> None:
+    """Fused optimisers cannot be clipped in mixed precision, so this must run with each generator's own options."""
+    generator, sampler = make(name)
+    options = TrainerOptions(num_threads=1, precision="bf16-mixed", channels_last=channels_last)
+    pool = make_pool()
+    with isolated_rng(0):
+        model, loaded = generator.empty_model(SPEC), generator.empty_model(SPEC)
+    generator.fit_model(model, pool, torch.ones(len(pool)), FitJob(3, 0, options, "generation 0"))
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    loaded.load_state_dict(model.state_dict())
+    first, _ = sampler.sample(model, torch.arange(8))
+    again, _ = sampler.sample(loaded.eval(), torch.arange(8))
+    assert torch.equal(first, again), "a model is the same after it was stored"
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_samples_that_are_nan_are_an_error_and_not_black(name: str) -> None:
+    generator, sampler = make(name)
+    model = generator.empty_model(SPEC)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="NaN or infinite pixels"):
+        sampler.sample(model, torch.arange(3))
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -11,19 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chains import TINY, TINY_FLOW, composed, opened_run_dir, parts_of
+from chains import TINY, TINY_FLOW, assemble_config, composed, opened_run_dir, parts_of
 from safetensors.numpy import load_file
 
-from collapse_bench.cli.config import conf_dir
+from collapse_bench.cli.config import build, conf_dir
+from collapse_bench.datasets.base import HeldOut
 from collapse_bench.errors import SelectionError, TrainingError
 from collapse_bench.loop import Parts, run_generations
+from collapse_bench.measuring import Measurer
 from collapse_bench.mitigations.base import Curator, Mitigation
 from collapse_bench.mitigations.control import EqualWeights, NoRefinement
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir
-from collapse_bench.samplers.base import Draw
+from collapse_bench.samplers.base import Draw, Sampler
 from collapse_bench.store import Store
 from collapse_bench.training import TrainingModule
 
@@ -93,25 +95,53 @@ def test_arms_share_generation_zero(tmp_path: Path) -> None:
     assert other[1].spent.reused == ()
 
 
-def test_measured_samples_never_enter_a_pool(tiny_parts: Parts, tmp_path: Path) -> None:
-    seen: list[torch.Tensor] = []
-    measure = tiny_parts.measurer.measure
+def test_measured_samples_never_enter_a_pool(
+    tiny_parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring: list[torch.Tensor] = []
+    sample, measure = Sampler.sample, Measurer.measure
 
-    def spying(sampler, model, kept, now):
-        fresh, _ = sampler.sample(model, now.stream("measure").image_seeds(0, tiny_parts.measurer.num_measured))
-        seen.append(fresh)
-        return measure(sampler, model, kept, now)
+    def sample_and_note(self, model, seeds):
+        measuring.append(seeds)
+        return sample(self, model, seeds)
 
-    tiny_parts.measurer.measure = spying  # type: ignore[method-assign]
-    try:
-        with opened_run_dir(tmp_path / "run") as run_dir:
-            run_generations(tiny_parts, 0, run_dir, "all")
-    finally:
-        del tiny_parts.measurer.measure
-    for t, fresh in enumerate(seen):
+    def measure_and_listen(self, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Sampler, "sample", lambda self, model, seeds: measuring.append(seeds) or sample(self, model, seeds)
+            )
+            return measure(self, *arguments)
+
+    monkeypatch.setattr(Measurer, "measure", measure_and_listen)
+    with opened_run_dir(tmp_path / "run") as run_dir:
+        run_generations(tiny_parts, 0, run_dir, "all")
+    measured = set(torch.cat(measuring).tolist())
+    assert len(measured) == 3 * tiny_parts.measurer.num_measured + 16, "fresh ones each generation, one grid for all"
+    for t in range(3):
         kept = Pool.load(tmp_path / "run" / f"gen_{t:03d}" / "kept.safetensors")
-        pool = {image.numpy().tobytes() for image in kept.images}
-        assert not pool & {image.numpy().tobytes() for image in fresh}
+        assert not measured & set(kept.seed.tolist())
+
+
+def test_held_out_images_change_no_model_and_no_pool(tmp_path: Path) -> None:
+    """Noise in place of the reference and the control set: only the scores may differ."""
+    config = composed(*TINY, *TINY_FLOW)
+    data = build(config["dataset"], "dataset").load()
+    rng = torch.Generator().manual_seed(0)
+
+    def noise(pool: Pool) -> Pool:
+        return replace(pool, images=torch.randint(0, 256, pool.images.shape, generator=rng, dtype=torch.uint8))
+
+    held_out = HeldOut(noise(data.held_out.reference), noise(data.held_out.control))
+    scores = []
+    for name, images in (("true", data), ("noise", replace(data, held_out=held_out))):
+        parts = assemble_config(config, images, tmp_path / name)
+        with opened_run_dir(tmp_path / name / "run") as run_dir:
+            scores.append(run_generations(parts, 0, run_dir, "all")[0].score("fid"))
+    assert scores[0] != scores[1]
+    for t in range(3):
+        for file in ("fitted.safetensors", "kept.safetensors"):
+            contents = [(tmp_path / name / "run" / f"gen_{t:03d}" / file).read_bytes() for name in ("true", "noise")]
+            assert contents[0] == contents[1]
 
 
 def test_the_grid_has_the_same_seeds_in_every_generation(tmp_path: Path) -> None:
@@ -186,7 +216,7 @@ def test_a_nan_loss_stops_the_run_and_leaves_committed_generations(
     assert [r.deterministic for r in continued] == [r.deterministic for r in whole]
 
 
-@pytest.mark.parametrize("keep", ["last", "all"])
+@pytest.mark.parametrize("keep", ["last", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_killed_run_resumes_to_the_records_of_an_uninterrupted_one(keep: str, tmp_path: Path) -> None:
     """A child process is killed with SIGKILL in the middle of generation 2, then the same command is run again."""
     command = [

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -23,16 +24,19 @@ from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, flatten, resolve
 from collapse_bench.cli.progress import RichWatch
 from collapse_bench.errors import ConfigError
-from collapse_bench.fingerprint import library_versions
+from collapse_bench.fingerprint import code_version, library_versions
 from collapse_bench.loop import Parts, run_generations
 from collapse_bench.measuring import NUM_GRID, to_grid
 from collapse_bench.rundir import RunDir, read_json
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
 
-# What decides no number: where things are, what is kept, what is shown.
-_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache", "hydra")
+# What decides no number: where things are, what is kept, what is shown. The images themselves are hashed.
+_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache")
 _NOT_IDENTITY_KEYS = ("dataset.root", "dataset.test_root", "dataset.download")
+
+PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
+"""Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
 
 
 def run_chain(composed: DictConfig) -> None:
@@ -49,18 +53,19 @@ def run_chain(composed: DictConfig) -> None:
         for group, name in HydraConfig.get().runtime.choices.items()
         if not group.startswith("hydra") and "@" not in group
     }
-    identity = _identity(config)
+    data = build(config["dataset"], "dataset").load()
+    identity = {**_identity(config), "data": data.content_hash}
     config_hash = _hash(identity)
     run_dir = RunDir(_folder(config, choices, config_hash))
     if _is_complete(run_dir, config_hash):
         console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
+        if HydraConfig.get().mode == RunMode.RUN or not (run_dir.path / "figures").exists():
+            _show(run_dir, console)
         return
 
     budget = build(config["budget"], "budget")
     trainer = build(config["trainer"], "trainer")
-    torch.set_num_threads(trainer.num_threads)
     with RichWatch(console, budget, first=run_dir.num_committed(), live=config["progress"]) as watch:
-        data = build(config["dataset"], "dataset").load()
         parts = assemble(
             data=data,
             **{name: build(config[name], name) for name in PARTS},
@@ -73,7 +78,8 @@ def run_chain(composed: DictConfig) -> None:
             "identity": {
                 **identity,
                 **{f"versions.{k}": v for k, v in library_versions().items()},
-                "data": data.content_hash,
+                "code": code_version(),
+                "measured_with": parts.measurer.identity,
             },
             "config_hash": config_hash,
             "choices": choices,
@@ -86,21 +92,21 @@ def run_chain(composed: DictConfig) -> None:
             "encoder": {"name": choices["encoder"], "hash": parts.measurer.identity, **parts.measurer.accuracy},
         }
         with run_dir.opened(info, config):
-            _run_to_end(run_dir, parts, config)
+            _run_to_end(run_dir, parts, config, console)
     _show(run_dir, console)
 
 
-PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
-"""Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
-
-
-def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any]) -> None:
+def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any], console: Console) -> None:
     run_dir.write_status("running")
     np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
     try:
         run_generations(parts, config["seed"], run_dir, config["keep"])
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         run_dir.write_status("failed", str(error) or type(error).__name__)
+        raise
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+        run_dir.write_status("failed", "interrupted")
+        console.print(f"stopped; the same command continues at generation {run_dir.num_committed()}")
         raise
     run_dir.write_status("complete")
 

@@ -54,14 +54,17 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
                     "or put a text that holds commas into quotes within quotes: KEY=\"'a, b'\""
                 )
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    swept = [
-        f"{o.key_or_group}={choice}"
-        for o in overrides
-        if o.is_sweep_override() and o.is_discrete_sweep()
-        for choice in o.sweep_string_iterator()
-    ]
-    for line in ([*plain, *([choice] if choice else [])] for choice in swept or [""]):
-        _compose(line, config_name)
+    composed = _compose(plain, config_name)
+    groups = _groups(config_name)
+    known = [*groups, *flatten(OmegaConf.to_container(composed, resolve=False))]
+    for override in overrides:
+        key = override.key_or_group
+        if override.is_add() and key not in known:
+            raise ConfigError(_unknown_key(key, known, config_name))
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            choices = list(override.sweep_string_iterator())
+            for choice in choices if key in groups else choices[:1]:
+                _compose([*plain, f"{key}={choice}"], config_name)
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
@@ -127,12 +130,16 @@ def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if not any(name == key or name.startswith(f"{key}.") for name in known):
-            return f"{key}: there is no such key{_nearest(key, known)}. All keys: collapse-{config_name} --cfg job"
+            return _unknown_key(key, known, config_name)
     return message.strip().splitlines()[0]
 
 
+def _unknown_key(key: str, known: Sequence[str], config_name: str) -> str:
+    return f"{key}: there is no such key{_nearest(key, known)}. All keys: collapse-{config_name} --cfg job"
+
+
 def _nearest(word: str, words: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     if not matches:  # the last part may be right and the path wrong
         matches = [w for w in words if w.split(".")[-1] == word.split(".")[-1]][:1]
     return f" (did you mean {matches[0]}?)" if matches else ""

@@ -21,6 +21,8 @@ def main() -> None:
         _run()
     except CollapseBenchError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 @hydra.main(config_path=conf_dir(), config_name="run", version_base="1.3")

@@ -29,6 +29,10 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.features)
 
+    def accuracy(self, labels: Int64[Tensor, " n"]) -> float | None:
+        """Share of images whose most probable class is their label, in [0, 1]; None without classes."""
+        return None if self.probabilities is None else (self.probabilities.argmax(1) == labels).double().mean().item()
+
 
 class FittedEncoder(nn.Module, ABC):
     """A fixed map from images to features; it is never trained again."""
@@ -56,12 +60,6 @@ class FittedEncoder(nn.Module, ABC):
         features = torch.cat([batch.features.cpu() for batch in batches])
         probabilities = [batch.probabilities.cpu() for batch in batches if batch.probabilities is not None]
         return Encoded(features, torch.cat(probabilities) if probabilities else None)
-
-    @final
-    def accuracy(self, images: Tensor, labels: Int64[Tensor, " n"]) -> float | None:
-        """Share of images whose most probable class is their label, in [0, 1]; None without classes."""
-        probabilities = self.encode(images).probabilities
-        return None if probabilities is None else (probabilities.argmax(1) == labels).double().mean().item()
 
 
 class Encoder(ABC):

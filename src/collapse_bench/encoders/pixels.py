@@ -9,6 +9,7 @@ from torch import Tensor
 
 from collapse_bench.encoders.base import Encoded, Encoder, FittedEncoder
 from collapse_bench.errors import ConfigError
+from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.pool import Pool
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
@@ -29,7 +30,7 @@ class Pixels(Encoder):
     num_components: int | None
 
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
-        """The map for these real images; it is computed at once and not stored.
+        """The map for these real images; principal components come from the store where they are known.
 
         Raises:
             ConfigError: if there are not that many components.
@@ -39,11 +40,16 @@ class Pixels(Encoder):
         most = min(len(real), spec.num_values)
         if not 1 <= self.num_components <= most:
             raise ConfigError(f"encoder: num_components must lie between 1 and {most}, got {self.num_components}")
-        pixels = to_float(real.images).flatten(1).double()
-        centred = pixels - pixels.mean(0)
-        # Eigenvectors of the covariance: for many images far cheaper than the singular vectors of all of them.
-        components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : self.num_components]
-        return _Project(components.float()).to(options.device)
+
+        def build() -> dict[str, Tensor]:
+            pixels = to_float(real.images).flatten(1).double()
+            centred = pixels - pixels.mean(0)
+            # Eigenvectors of the covariance: for many images far cheaper than the singular vectors of all of them.
+            components = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : self.num_components]
+            return {"components": components.float()}
+
+        tensors, _ = store.get_or_build("encoder", fingerprint(code_version(), self, real.content_hash, options), build)
+        return _Project(tensors["components"]).to(options.device)
 
 
 class _Flatten(FittedEncoder):

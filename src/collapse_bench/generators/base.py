@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -71,6 +71,9 @@ class Generator(ABC):
         start: ``"warm"`` continues every generation from the previous generation's fitted parameters;
             ``"scratch"`` draws new ones.
     """
+
+    takes_steps: ClassVar[bool] = True
+    """Whether a fit is a number of gradient steps."""
 
     start: Literal["warm", "scratch"]
 

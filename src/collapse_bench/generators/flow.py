@@ -7,11 +7,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.errors import ConfigError
 from collapse_bench.generators.base import Generator, Model
 from collapse_bench.networks.mlp import ResidualMLP
 from collapse_bench.networks.unet import UNet
-from collapse_bench.pool import UNLABELLED, Pool
+from collapse_bench.pool import Pool
 from collapse_bench.training import FitJob, Losses, Optimisation, train
 from collapse_bench.types import ImageSpec
 
@@ -21,7 +20,6 @@ class FlowModel(Model):
 
     def __init__(self, spec: ImageSpec, recipe: "Flow") -> None:
         super().__init__(spec, recipe.conditional)
-        self.frac_unconditional = recipe.frac_unconditional
         self.times = recipe.times
         self.network = recipe.network.build(spec, self.num_conditions)
 
@@ -30,15 +28,13 @@ class FlowModel(Model):
 
         Args:
             images: in [-1, 1].
-            labels: classes; a random share ``frac_unconditional`` is hidden, for classifier-free guidance.
+            labels: classes; ignored by an unconditional network.
         """
         noise = torch.randn_like(images)
         if self.times == "uniform":
             time = torch.rand(len(images), device=images.device)
         else:
             time = torch.randn(len(images), device=images.device).add_(0.5).sigmoid_()
-        if self.conditional and self.frac_unconditional:
-            labels = torch.where(torch.rand_like(time) < self.frac_unconditional, UNLABELLED, labels)
         noisy = torch.lerp(noise, images, time.view(-1, 1, 1, 1))
         return (self.network(noisy, time, labels) - (images - noise)).square().flatten(1).mean(1)
 
@@ -58,7 +54,6 @@ class Flow(Generator):
         start: warm or from scratch, see ``Generator``.
         network: the velocity field.
         conditional: the network sees the class.
-        frac_unconditional: share of training images whose class is hidden from a conditional network.
         times: how training draws times: ``"uniform"``, or ``"logit_normal"`` with location 0.5 and scale 1, which
             favours the middle and the late ones (Esser et al. 2024, arXiv:2403.03206, eq. 19).
         optimisation: how it is fitted.
@@ -66,13 +61,8 @@ class Flow(Generator):
 
     network: ResidualMLP | UNet
     conditional: bool
-    frac_unconditional: float
     times: Literal["uniform", "logit_normal"]
     optimisation: Optimisation
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.frac_unconditional < 1:
-            raise ConfigError(f"generator.frac_unconditional must lie in [0, 1), got {self.frac_unconditional}")
 
     def empty_model(self, spec: ImageSpec) -> FlowModel:
         """An unfitted velocity field."""

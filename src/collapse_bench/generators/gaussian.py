@@ -1,7 +1,7 @@
 """The closed-form Gaussian generator, on which the laws of the self-consuming loop are exact."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,8 @@ class Gaussian(Generator):
         covariance: ``"full"``, ``"diagonal"``, or ``"identity"`` (only the mean is fitted).
         unbiased: divide by n - 1 instead of n.
     """
+
+    takes_steps: ClassVar[bool] = False
 
     start: Literal["warm", "scratch"] = "scratch"
     covariance: Literal["full", "diagonal", "identity"] = "full"

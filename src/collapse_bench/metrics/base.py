@@ -68,7 +68,7 @@ class GenerativeMetric(torchmetrics.Metric):
             if rows is None:
                 raise MetricError(
                     f"{type(self).__name__} needs class probabilities and this encoder has none; "
-                    "choose encoder=classifier or metrics=features"
+                    "choose encoder=pca, encoder=classifier or metrics=features"
                 )
             if not torch.isfinite(rows).all():
                 bad = (~torch.isfinite(rows)).any(1).nonzero().flatten()
@@ -84,7 +84,7 @@ class GenerativeMetric(torchmetrics.Metric):
         if self.needs_probabilities and not has_probabilities:
             raise ConfigError(
                 f"the metric {type(self).__name__} needs class probabilities and this encoder has none; "
-                "choose encoder=classifier or metrics=features"
+                "choose encoder=pca, encoder=classifier or metrics=features"
             )
 
     @final

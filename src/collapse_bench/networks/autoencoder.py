@@ -20,6 +20,10 @@ class MLPAutoencoder:
 
     width: int = 512
 
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"generator.network.width must be at least 1, got {self.width}")
+
     def build(self, spec: ImageSpec, num_latents: int, condition_width: int) -> tuple[nn.Module, nn.Module]:
         """The encoder (images -> 2 x num_latents) and the decoder (latents and condition -> logits)."""
         encoder = nn.Sequential(
@@ -44,6 +48,10 @@ class ConvAutoencoder:
     """
 
     channels: int = 32
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ConfigError(f"generator.network.channels must be at least 1, got {self.channels}")
 
     def build(self, spec: ImageSpec, num_latents: int, condition_width: int) -> tuple[nn.Module, nn.Module]:
         """The encoder (images -> 2 x num_latents) and the decoder (latents and condition -> logits).

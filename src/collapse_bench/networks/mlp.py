@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from collapse_bench.errors import ConfigError
 from collapse_bench.networks.embedding import ConditionEmbedding
 from collapse_bench.types import ImageSpec
 
@@ -23,6 +24,12 @@ class ResidualMLP:
 
     width: int = 256
     num_blocks: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.num_blocks < 0:
+            raise ConfigError(
+                f"generator.network needs width >= 2 and num_blocks >= 0, got {self.width} and {self.num_blocks}"
+            )
 
     def build(self, spec: ImageSpec, num_classes: int) -> nn.Module:
         """The network: (images, time, labels) -> images' shape; ``num_classes`` 0 is unconditional."""

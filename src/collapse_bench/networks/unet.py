@@ -38,8 +38,13 @@ class UNet:
     def __post_init__(self) -> None:
         if self.channels < 8 or self.channels % 8:
             raise ConfigError(f"generator.network.channels must be a positive multiple of 8, got {self.channels}")
-        if not self.multipliers or self.num_blocks < 1:
-            raise ConfigError("generator.network needs at least one level (multipliers) and one block per level")
+        if not self.multipliers or min(self.multipliers) < 1 or self.num_blocks < 1:
+            raise ConfigError(
+                "generator.network needs at least one level (multipliers, all at least 1) and one block per level "
+                f"(num_blocks), got multipliers={list(self.multipliers)}, num_blocks={self.num_blocks}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"generator.network.dropout must lie in [0, 1), got {self.dropout}")
 
     def build(self, spec: ImageSpec, num_classes: int) -> nn.Module:
         """The network: (images, time, labels) -> images' shape; ``num_classes`` 0 is unconditional.
@@ -152,7 +157,7 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.num_heads = max(1, channels // 32)
+        self.num_heads = next(h for h in range(max(1, channels // 32), 0, -1) if channels % h == 0)
         self.norm = nn.GroupNorm(8, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zero(nn.Conv2d(channels, channels, 1))

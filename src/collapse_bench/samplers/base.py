@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.errors import ConfigError, SelectionError
+from collapse_bench.errors import ConfigError, SelectionError, TrainingError
 from collapse_bench.generators.base import Model
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
@@ -67,6 +67,9 @@ class Sampler(ABC):
 
         Returns:
             uint8 images, or float32 without quantisation; labels, ``UNLABELLED`` from an unconditional model.
+
+        Raises:
+            TrainingError: if a pixel is NaN or infinite.
         """
         batches = []
         all_labels = []
@@ -74,6 +77,11 @@ class Sampler(ABC):
             batch = batch.to(model.device)
             labels = model.draw_labels(batch)
             images = self.sample_batch(model, batch, labels)
+            if not torch.isfinite(images).all():  # grey levels would hide it: NaN becomes black
+                raise TrainingError(
+                    f"{type(self).__name__} made images with NaN or infinite pixels; lower the learning rate, set "
+                    "max_grad_norm, or take more sampling steps. Committed generations are intact"
+                )
             batches.append((to_uint8(images) if self.quantize else images).cpu())
             all_labels.append(labels.cpu())
         return torch.cat(batches), torch.cat(all_labels)
@@ -88,7 +96,7 @@ class Sampler(ABC):
             num_needed: images that the next generation needs, on which the bound of the budget depends.
         """
         limit = math.ceil(now.setting.budget.max_candidates * num_needed)
-        now.spend(network_evaluations_per_sample=self.num_evaluations)
+        now.network_evaluations_per_sample = self.num_evaluations
         return Draw(self, model, now, limit)
 
     @final
