@@ -77,7 +77,7 @@ def test_an_option_that_makes_no_sense_is_refused_before_training(
     from collapse_bench.errors import CollapseBenchError
 
     with pytest.raises(CollapseBenchError) as error:
-        parts_of(composed(*TINY, *overrides), tmp_path)
+        parts_of(composed(*(o for o in TINY if not o.startswith("encoder.")), *overrides), tmp_path)
     assert all(word in str(error.value) for word in words), error.value
     assert not list(tmp_path.glob("fit/*"))
 
@@ -127,9 +127,9 @@ def test_one_failing_run_of_a_sweep_does_not_stop_the_others(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, _ = sweep
-    mixed = collapse_run("-m", "budget.num_measured=100000,50", "seed=7", *CHEAP, folder=folder)
+    mixed = collapse_run("-m", "budget.max_candidates=0,20", "seed=7", *CHEAP, folder=folder)
     assert mixed.returncode == 1
-    assert "error: budget.num_measured=100000" in mixed.stderr
+    assert "error: budget.max_candidates must be at least 1, got 0" in mixed.stderr
     assert "Traceback" not in mixed.stderr
     assert len(list((folder / "runs").glob("*seed7*"))) == 1
 

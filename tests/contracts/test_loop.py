@@ -236,7 +236,7 @@ def test_a_killed_run_resumes_to_the_records_of_an_uninterrupted_one(keep: str, 
         assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     committed = sorted(p.name for p in (tmp_path / "killed").glob("gen_*[0-9]"))
     assert committed == ["gen_000", "gen_001"], "the kill came in the middle of generation 2"
     before = {name: (tmp_path / "killed" / name / "record.json").read_bytes() for name in committed}

@@ -83,11 +83,11 @@ def test_a_record_with_a_part_missing_is_refused_by_name(key: str) -> None:
     assert key not in content
 
 
-def test_the_deterministic_part_leaves_out_the_clock_and_the_cache_only() -> None:
+def test_the_deterministic_part_leaves_out_clock_cache_and_memory_only() -> None:
     content = RECORD.to_dict()
-    del content["spent"]["seconds"], content["spent"]["reused"]
+    del content["spent"]["seconds"], content["spent"]["reused"], content["spent"]["peak_memory_mb"]
     assert RECORD.deterministic == content
-    later = replace(RECORD, spent=replace(SPENT, seconds={"fit": 9.0}, reused=()))
+    later = replace(RECORD, spent=replace(SPENT, seconds={"fit": 9.0}, reused=(), peak_memory_mb=9))
     assert later.deterministic == RECORD.deterministic
 
 

@@ -278,8 +278,9 @@ def test_json_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"value": math.nan})
     monkeypatch.setattr(rundir, "sync_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunDirError, match="No space left"):
         write_text(path, "half")
+    assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
     assert read_json(path) == {"ä": 1}
 
 

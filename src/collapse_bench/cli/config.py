@@ -54,9 +54,12 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
                     "or put a text that holds commas into quotes within quotes: KEY=\"'a, b'\""
                 )
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    composed = _compose(plain, config_name)
+    _compose(plain, config_name)
     groups = _groups(config_name)
-    known = [*groups, *flatten(OmegaConf.to_container(composed, resolve=False))]
+    without_new_keys = _compose(
+        [str(o.input_line) for o in overrides if str(o.input_line) in plain and not o.is_add()], config_name
+    )
+    known = [*groups, *flatten(OmegaConf.to_container(without_new_keys, resolve=False))]
     for override in overrides:
         key = override.key_or_group
         if override.is_add() and key not in known:
