@@ -56,10 +56,8 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     _compose(plain, config_name)
     groups = _groups(config_name)
-    without_new_keys = _compose(
-        [str(o.input_line) for o in overrides if str(o.input_line) in plain and not o.is_add()], config_name
-    )
-    known = [*groups, *flatten(OmegaConf.to_container(without_new_keys, resolve=False))]
+    of_known_keys = [str(o.input_line) for o in overrides if not o.is_sweep_override() and not o.is_add()]
+    known = [*groups, *flatten(OmegaConf.to_container(_compose(of_known_keys, config_name), resolve=False))]
     for override in overrides:
         key = override.key_or_group
         if override.is_add() and key not in known:
