@@ -97,7 +97,7 @@ class Run:
 
     @property
     def has_images(self) -> bool:
-        """Whether sample grids were saved; data without grey levels has none."""
+        """Whether sample grids were saved."""
         return (self.path / "real_grid.npy").exists()
 
     @property
@@ -374,7 +374,8 @@ def _refuse_mixed_encoders(runs: Sequence[Run]) -> None:
         if one != other:
             raise RunDirError(
                 f"{scored[0].path} and {run.path} were scored with different encoders, held-out images or counts "
-                f"({one[:12]} and {other[:12]}), so their numbers do not compare; report them separately"
+                f"({one[:12]} and {other[:12]}), so their numbers do not compare; report them separately, for "
+                f"example collapse-report {scored[0].path.parent}/{scored[0].choices.get('dataset', 'digits')}-*"
             )
 
 

@@ -12,7 +12,8 @@ from collapse_bench.metrics.functional.manifold import manifold_scores
 class Manifold(GenerativeMetric):
     """``precision``, ``recall``, ``density`` and ``coverage``; higher is better.
 
-    Kynkäänniemi et al., arXiv:1904.06991; Naeem et al., arXiv:2002.09797. All but recall *rise* in early collapse.
+    Kynkäänniemi et al., arXiv:1904.06991; Naeem et al., arXiv:2002.09797. Precision and density *rise* in early
+    collapse.
 
     Args:
         num_neighbours: the ball of an image reaches to this neighbour, at least 1.
