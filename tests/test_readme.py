@@ -37,7 +37,9 @@ def run(command: str, folder: Path, shared_data: Path | None) -> subprocess.Comp
     program, *arguments = shlex.split(command)
     module = {"collapse-run": "run", "collapse-measure": "measure", "collapse-report": "report"}[program]
     if program == "collapse-run" and "--help" not in arguments:
-        arguments = [*arguments, *SMALLER, "budget.num_generations=1", "encoder.classifier.num_steps=5"]
+        arguments = [*arguments, "budget.num_generations=1", "trainer.num_threads=1"]
+        if "experiment=gaussian" not in arguments:  # which is small, and has no classifier
+            arguments = [*arguments, *SMALLER, "encoder.classifier.num_steps=5"]
         if "dataset=mnist" in arguments or "experiment=mnist_vae" in arguments:
             arguments = [a for a in arguments if a != "dataset.root=data"]
             arguments += [f"dataset.root={shared_data}", "dataset.num_reference=100", "dataset.num_control=100"]
