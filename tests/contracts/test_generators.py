@@ -152,18 +152,18 @@ def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
 def test_a_flow_overfits_eight_images(name: str) -> None:
     generator, sampler = make(
         name,
-        "generator.network.width=128" if name == "flow" else "generator.network.channels=16",
+        *(["generator.network.width=256", "generator.network.num_blocks=4"] if name == "flow" else []),
+        *(["generator.network.channels=16"] if name == "flow_unet" else []),
+        "sampler=euler_50",
         "generator.optimisation.batch_size=64",
         "generator.optimisation.learning_rate=2e-3",
     )
     pool = make_pool(8)
     model = fit(generator, pool, torch.ones(8), num_steps=1500 if name == "flow" else 600)
     images, _ = sampler.sample(model, torch.arange(40))
-    real = pool.images.flatten(1).float()
-    distance = torch.cdist(images.flatten(1).float(), real)
-    # Nearer to one of the eight than half the way to any other: it can be meant as that one only.
-    half_way = torch.cdist(real, real).fill_diagonal_(torch.inf).min() / 2
-    assert (distance.min(1).values < half_way).float().mean() > 0.9
+    distance = torch.cdist(images.flatten(1).float(), pool.images.flatten(1).float()) / 8.0  # root mean square
+    # Images of noise are 104 grey levels apart, so a sample within 20 is a copy of one of the eight.
+    assert (distance.min(1).values < 20).float().mean() > 0.9
     assert len(distance.argmin(1).unique()) >= 6
 
 

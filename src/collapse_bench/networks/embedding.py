@@ -14,7 +14,7 @@ class ConditionEmbedding(nn.Module):
 
     Args:
         width: length of the vector.
-        num_classes: classes, or 0 for an unconditional network. Label -1 means no class.
+        num_classes: classes, or 0 for an unconditional network. Label -1 means no class, and has a vector of its own.
     """
 
     frequencies: Tensor
