@@ -39,12 +39,14 @@ def run(command: str, folder: Path, shared_data: Path | None) -> subprocess.Comp
     if program == "collapse-run" and "--help" not in arguments:
         arguments = [*arguments, "budget.num_generations=1", "trainer.num_threads=1"]
         if "experiment=gaussian" not in arguments:  # which is small, and has no classifier
-            arguments = [*arguments, *SMALLER, "encoder.classifier.num_steps=5"]
+            arguments = [*arguments, *SMALLER, "encoder.pca.classifier.num_steps=5"]
         if "dataset=mnist" in arguments or "experiment=mnist_vae" in arguments:
             arguments = [a for a in arguments if a != "dataset.root=data"]
             arguments += [f"dataset.root={shared_data}", "dataset.num_reference=100", "dataset.num_control=100"]
-    if program == "collapse-measure" and "run=runs/kept" not in arguments:
-        arguments = [*arguments, "encoder.classifier.num_steps=5", "trainer.num_threads=1"]
+    if arguments[:1] == ["selftest"]:
+        arguments = [*arguments, "encoder.classifier.num_steps=5", "num_replicates=2", "trainer.num_threads=1"]
+    elif program == "collapse-measure" and "run=runs/kept" not in arguments:
+        arguments = [*arguments, "encoder.pca.classifier.num_steps=5", "trainer.num_threads=1"]
     code = f"import sys; from collapse_bench.cli.{module} import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

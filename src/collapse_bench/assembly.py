@@ -11,14 +11,16 @@ from collapse_bench.generators.base import Generator
 from collapse_bench.loop import Parts
 from collapse_bench.measuring import Measurer
 from collapse_bench.metrics.base import GenerativeMetric
+from collapse_bench.metrics.model import ModelMetric
 from collapse_bench.mitigations.base import Mitigation
+from collapse_bench.mitigations.control import EqualWeights, KeepAll, NoRefinement, NoSteering
 from collapse_bench.now import Setting
 from collapse_bench.regimes.base import Regime
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import isolated_rng
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
-from collapse_bench.types import Budget
+from collapse_bench.types import Budget, ImageSpec
 from collapse_bench.watch import Watch
 
 
@@ -29,8 +31,8 @@ def assemble(
     sampler: Sampler,
     regime: Regime,
     mitigation: Mitigation,
-    encoder: Encoder,
-    metrics: Mapping[str, GenerativeMetric],
+    encoder: Mapping[str, Encoder],
+    metrics: Mapping[str, GenerativeMetric | ModelMetric],
     budget: Budget,
     trainer: TrainerOptions,
     store: Store,
@@ -47,12 +49,97 @@ def assemble(
         sampler.check(generator.empty_model(data.spec))
     if sampler.quantize and data.spec.dtype != "uint8":
         raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
-    for metric in metrics.values():
-        metric.check(encoder.has_probabilities)
+    regime.check(len(data.pool), budget)
+    if not regime.has_pool:
+        _check_without_pool(generator, mitigation, type(regime).__name__)
+    watch = watch or Watch()
+    setting = Setting(
+        spec=data.spec,
+        real=data.pool,
+        trusted=regime.trusted(data.pool),
+        hidden=regime.hidden,
+        keeps_real=regime.keeps_real,
+        generator=generator,
+        sampler=sampler,
+        budget=budget,
+        trainer=trainer,
+        store=store,
+        watch=watch,
+    )
+    mitigation.check(setting)
+    measurer = assemble_measurer(
+        data,
+        encoder,
+        metrics,
+        num_measured=budget.num_measured,
+        num_floor_splits=budget.num_floor_splits,
+        trainer=trainer,
+        store=store,
+        watch=watch,
+    )
+    return Parts(setting, generator, sampler, regime, mitigation, measurer)
+
+
+def assemble_measurer(
+    data: RealImages,
+    encoders: Mapping[str, Encoder],
+    metrics: Mapping[str, GenerativeMetric | ModelMetric],
+    *,
+    num_measured: int | None,
+    num_floor_splits: int,
+    trainer: TrainerOptions,
+    store: Store,
+    watch: Watch | None = None,
+) -> Measurer:
+    """The measuring side of a cell; encoders are trained here if the store does not have them.
+
+    Raises:
+        ConfigError: if an encoder or a metric cannot be used on these images.
+    """
+    check_measures(encoders, metrics, data.spec, trainer.exact)
     torch.set_num_threads(trainer.num_threads)
     watch = watch or Watch()
     watch.phase(0, "encoder")
-    fitted_encoder = encoder.fit(data.pool, data.spec, trainer.exact, store)
-    setting = Setting(spec=data.spec, real=data.pool, budget=budget, trainer=trainer, store=store, watch=watch)
-    measurer = Measurer(fitted_encoder, metrics, data.held_out, budget.num_measured)
-    return Parts(setting, generator, sampler, regime, mitigation, measurer)
+    fitted = {name: encoder.fit(data.pool, data.spec, trainer.exact, store) for name, encoder in encoders.items()}
+    watch.phase(0, "floor")
+    return Measurer(
+        fitted,
+        metrics,
+        held_out=data.held_out,
+        real=data.pool,
+        num_measured=num_measured,
+        num_floor_splits=num_floor_splits,
+        store=store,
+    )
+
+
+def check_measures(
+    encoders: Mapping[str, Encoder],
+    metrics: Mapping[str, GenerativeMetric | ModelMetric],
+    spec: ImageSpec,
+    options: TrainerOptions,
+) -> None:
+    """Raises ConfigError if an encoder or a metric cannot be used on these images."""
+    if not encoders:
+        raise ConfigError("encoder is empty; choose one, such as encoder=pca, or several: encoder=[pca,classifier]")
+    for name, encoder in encoders.items():
+        if not isinstance(encoder, Encoder):
+            raise ConfigError(f"encoder.{name} is set but not chosen; add it: encoder=[{','.join(encoders)}]")
+    has_probabilities = any(encoder.has_probabilities for encoder in encoders.values())
+    for metric in metrics.values():
+        if isinstance(metric, GenerativeMetric):
+            metric.check(spec, has_probabilities, options)
+
+
+def _check_without_pool(generator: Generator, mitigation: Mitigation, regime: str) -> None:
+    """Raises ConfigError if a part needs a finite pool, which the regime does not have."""
+    if mitigation != Mitigation(NoSteering(), EqualWeights(), NoRefinement(), KeepAll()):
+        raise ConfigError(
+            f"the regime {regime} trains on no pool that a mitigation could act on; choose mitigation=control, or "
+            "regime=replace"
+        )
+    if not generator.takes_steps:
+        raise ConfigError(
+            f"the regime {regime} draws every batch anew, and {type(generator).__name__} is fitted without batches; "
+            "choose another generator, or regime=replace_multiple"
+        )

@@ -26,15 +26,18 @@ class Chain:
     Args:
         run_dir: where it is on the disk.
         records: one per committed generation.
+        first: the model of generation 0 after refinement.
         fitted: the last model as fitted; a warm start continues from it.
         model: the last model after refinement, which made the last samples; often ``fitted`` itself.
-        keep: ``"all"`` keeps every model and pool on the disk, ``"last"`` only what the next generation may need.
+        keep: ``"all"`` keeps every model and pool on the disk, ``"last"`` only what the next generation may need, and
+            the model of generation 0.
         num_pools_needed: how many of the last pools the regime looks at; ``None`` is all.
         watch: told of every commit.
     """
 
     run_dir: RunDir
     records: tuple[Record, ...]
+    first: nn.Module | None
     fitted: nn.Module | None
     model: nn.Module | None
     keep: Literal["last", "all"]
@@ -66,14 +69,20 @@ class Chain:
             RunDirError: if a committed file is missing or damaged.
         """
         records = run_dir.records()
-        fitted = model = None
-        if records:
-            folder = run_dir.generation(records[-1].generation)
+        if not records:
+            return cls(run_dir, records, None, None, None, keep, num_pools_needed, watch or Watch())
+
+        def load(generation: int) -> tuple[nn.Module, nn.Module]:
+            folder = run_dir.generation(generation)
             with isolated_rng(0):  # an unfitted model draws parameters, which are overwritten at once
-                fitted = model = _load_into(empty_model(), folder / "fitted.safetensors")
-                if (folder / "model.safetensors").exists():
-                    model = _load_into(refined_skeleton(fitted), folder / "model.safetensors")
-        return cls(run_dir, records, fitted, model, keep, num_pools_needed, watch or Watch())
+                fitted = _load_into(empty_model(), folder / "fitted.safetensors")
+                if not (folder / "model.safetensors").exists():
+                    return fitted, fitted
+                return fitted, _load_into(refined_skeleton(fitted), folder / "model.safetensors")
+
+        _, first = load(0)
+        fitted, model = load(records[-1].generation)
+        return cls(run_dir, records, first, fitted, model, keep, num_pools_needed, watch or Watch())
 
     @property
     def next_generation(self) -> int:
@@ -111,14 +120,15 @@ class Chain:
         if self.keep == "last":
             self._delete_before(record.generation)
         self.watch.committed(record)
-        return replace(self, records=(*self.records, record), fitted=fitted, model=model)
+        return replace(self, records=(*self.records, record), first=self.first or model, fitted=fitted, model=model)
 
     def _delete_before(self, generation: int) -> None:
         """Deletes the models, and the pools that the regime no longer looks at, of earlier generations."""
         for t in range(generation):
             folder = self.run_dir.generation(t)
-            (folder / "fitted.safetensors").unlink(missing_ok=True)
-            (folder / "model.safetensors").unlink(missing_ok=True)
+            if t > 0:
+                (folder / "fitted.safetensors").unlink(missing_ok=True)
+                (folder / "model.safetensors").unlink(missing_ok=True)
             if self.num_pools_needed is not None and t <= generation - self.num_pools_needed:
                 (folder / "kept.safetensors").unlink(missing_ok=True)
 

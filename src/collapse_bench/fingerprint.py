@@ -44,7 +44,7 @@ def _update(digest: "hashlib.blake2b", thing: object) -> None:
         _update(digest, dict(sorted(thing.state_dict().items())))
     elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         cls = type(thing)
-        digest.update(f"dataclass {cls.__module__}.{cls.__qualname__} {_foreign_source(cls)} ".encode())
+        digest.update(f"dataclass {cls.__module__}.{cls.__qualname__} {foreign_source(cls)} ".encode())
         _update(digest, {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)})
     elif isinstance(thing, Mapping):
         digest.update(f"mapping {len(thing)} ".encode())
@@ -62,7 +62,7 @@ def _update(digest: "hashlib.blake2b", thing: object) -> None:
 
 
 @functools.cache
-def _foreign_source(cls: type) -> str:
+def foreign_source(cls: type) -> str:
     """Hash of the source file of a class that lives outside this package; its own code is in ``code_version``."""
     path = Path(inspect.getfile(cls))
     if path.is_relative_to(_PACKAGE):

@@ -1,6 +1,6 @@
 """The self-consuming loop. This page is the program."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from collapse_bench.chain import Chain
@@ -59,25 +59,28 @@ def run_generations(
     )
 
     for t in range(chain.next_generation, parts.setting.budget.num_generations + 1):
-        now = Now(t, seed, parts.setting, chain)  # read-only: what a part may look at; meters all that it spends
+        generator = parts.mitigation.steering.steer_fit(parts.generator, t)
+        sampler = parts.mitigation.steering.steer_sampling(parts.sampler, t)
+        setting = replace(parts.setting, generator=generator, sampler=sampler)
+        now = Now(t, seed, setting, chain)  # read-only: what a part may look at; meters all that it spends
 
         # What the model sees.
         train = parts.regime.mix(now)
         weights = parts.mitigation.weigher.weigh(train.visible(), now)
 
         # The model.
-        fitted = now.fit(parts.generator, train, weights)
+        fitted = now.fit(generator, train, weights)
         model = parts.mitigation.refiner.refine(fitted, train, now)
 
         # What it gives to the next generation.
         num_needed = parts.regime.num_needed(t + 1, now)
-        draw = parts.sampler.stream(model, now, num_needed)
+        draw = sampler.stream(model, now, num_needed)
         kept = parts.mitigation.curator.curate(draw, num_needed, now)
 
         # What it is worth: fresh samples that never enter a pool.
-        measured = parts.measurer.measure(parts.sampler, model, kept, now)
+        measured = parts.measurer.measure(sampler, model, kept, train, now, parts.mitigation)
 
-        record = now.record(train, model, kept, measured.scores, parts.measurer.identity)
+        record = now.record(train, weights, model, kept, measured.scores, parts.measurer.identity)
         chain = chain.commit(record, fitted=fitted, model=model, kept=kept, grid=measured.grid)  # atomic
 
     return chain.records

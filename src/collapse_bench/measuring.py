@@ -1,7 +1,8 @@
 """The measuring side: the only code that sees the held-out images."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,14 +11,20 @@ from torch import Tensor
 from collapse_bench.datasets.base import HeldOut
 from collapse_bench.encoders.base import FittedEncoder
 from collapse_bench.errors import ConfigError
-from collapse_bench.fingerprint import fingerprint
+from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.generators.base import Model
-from collapse_bench.metrics.base import GenerativeMetric
+from collapse_bench.metrics.base import Estimate, GenerativeMetric
+from collapse_bench.metrics.functional.intervals import wilson_interval
+from collapse_bench.metrics.image_set import ImageSet
+from collapse_bench.metrics.model import ModelMetric
+from collapse_bench.mitigations.base import Mitigation, Weigher
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.records import Score
+from collapse_bench.ruler import Ruler, image_set, rulers_of
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import RUN_LEVEL, Role, Stream
+from collapse_bench.store import Store
 from collapse_bench.types import to_uint8
 
 NUM_GRID = 16
@@ -29,7 +36,7 @@ class Measured:
     """What was measured of one generation.
 
     Args:
-        scores: of the model, of the kept images, and of the control set (the floor).
+        scores: of the model, of the kept images, of the control set, and the floor.
         grid: sample images with the same seeds in every generation, uint8 [k, h, w, c].
     """
 
@@ -38,27 +45,34 @@ class Measured:
 
 
 class Measurer:
-    """Scores samples against the held-out reference, and the control set exactly so.
+    """Scores samples against the held-out reference, and real images exactly so.
 
     Args:
-        encoder: features in which images are compared.
+        encoders: features in which images are compared, by name. Numbers in those of the first have plain names, others
+            are called ``recall@classifier``; a metric that looks at no features is computed once.
         metrics: by name.
         held_out: the reference and the control set.
+        real: the real pool.
         num_measured: samples per score; ``None`` is the size of the control set.
+        num_floor_splits: random splits of the held-out images that give the floor its spread.
+        store: where floors are remembered.
 
     Raises:
         ConfigError: if ``num_measured`` exceeds the control set, because the floor would then have another count.
-        MetricError: if a metric needs class probabilities and the encoder has none.
+        MetricError: if a held-out image cannot be scored.
     """
 
     def __init__(
         self,
-        encoder: FittedEncoder,
-        metrics: Mapping[str, GenerativeMetric],
+        encoders: Mapping[str, FittedEncoder],
+        metrics: Mapping[str, GenerativeMetric | ModelMetric],
+        *,
         held_out: HeldOut,
+        real: Pool,
         num_measured: int | None,
+        num_floor_splits: int,
+        store: Store,
     ) -> None:
-        self._encoder, self._metrics = encoder, metrics
         reference, control = held_out.reference, held_out.control
         self.num_measured = len(control) if num_measured is None else num_measured
         if self.num_measured > len(control):
@@ -66,56 +80,181 @@ class Measurer:
                 f"budget.num_measured={num_measured} exceeds the control set of {len(control)} images, so the floor "
                 "would have another sample size; lower it or raise dataset.num_control"
             )
-        self._num_reference = len(reference)
-        encoded = encoder.encode(reference.images)
-        for metric in metrics.values():
-            metric.update(encoded, real=True)
+        self._reference = image_set(reference)
+        self._control = image_set(control)
+        self._model_metrics = [metric for metric in metrics.values() if isinstance(metric, ModelMetric)]
+        generative = [metric for metric in metrics.values() if isinstance(metric, GenerativeMetric)]
+        self._rulers = rulers_of(encoders, generative, self._reference, store)
         self.accuracy = {
-            "accuracy_reference": encoded.accuracy(reference.labels),
-            "accuracy_control": encoder.encode(control.images).accuracy(control.labels),
+            "accuracy_reference": self._rulers[0].accuracy(self._reference),
+            "accuracy_control": self._rulers[0].accuracy(self._control),
         }
-        self.identity = fingerprint(encoder, reference.images, control.images, self.num_measured)
-        self._floor = self.score(control.images[: self.num_measured], of="control")
+        for ruler in self._rulers:
+            ruler.see(self._reference, "reference")
+            ruler.see(image_set(real), "real")
+        self.identity = fingerprint(list(encoders.values()), reference.images, control.images, self.num_measured)
+        control_set = self._control.take(slice(self.num_measured))
+        self._control_scores = self._score(control_set, "control", [r.without("training") for r in self._rulers])
+        self._floor = self._floor_scores(real, num_floor_splits, store)
 
-    def score(self, images: Tensor, of: str) -> tuple[Score, ...]:
+    @property
+    def looks_at_training(self) -> bool:
+        """Whether a metric looks at the training pool."""
+        return any(ruler.looking_at("training").metrics for ruler in self._rulers)
+
+    def see_training(self, pool: Pool | None) -> None:
+        """Names the pool that the next model was fitted to; without two images, numbers that need it are left out."""
+        images = None if pool is None or len(pool) < 2 else image_set(pool)
+        for ruler in self._rulers:
+            ruler.see(images, "training")
+
+    def score(self, images: Tensor, labels: Tensor, of: str) -> tuple[Score, ...]:
         """All numbers of all metrics for these images.
 
         Args:
             images: uint8 or float32.
+            labels: their conditions, or ``UNLABELLED``.
             of: what they are; goes into the scores.
         """
-        encoded = self._encoder.encode(images)
-        scores = []
-        for metric in self._metrics.values():
-            metric.reset()
-            metric.update(encoded, real=False)
-            for name, estimate in metric.compute().items():
-                scores.append(
-                    Score(
-                        metric=name,
-                        of=of,
-                        value=estimate.value,
-                        num_samples=len(images),
-                        num_reference=self._num_reference,
-                        better=estimate.better,
-                        low=estimate.low,
-                        high=estimate.high,
-                    )
-                )
-        return tuple(scores)
+        return self._score(ImageSet(images=images, labels=labels), of, self._rulers)
 
-    def measure(self, sampler: Sampler, model: Model, kept: Pool, now: Now) -> Measured:
+    def floor(self) -> tuple[Score, ...]:
+        """The scores of real images: of the control set, and the mean over random splits of all held-out images."""
+        control = self._control.take(slice(self.num_measured))
+        return (
+            *self._control_scores,
+            *self._score(control, "control", [ruler.looking_at("training") for ruler in self._rulers]),
+            *self._floor,
+        )
+
+    def measure(
+        self,
+        sampler: Sampler,
+        model: Model,
+        kept: Pool,
+        train: Pool | None,
+        now: Now,
+        mitigation: Mitigation | None = None,
+    ) -> Measured:
         """Scores of fresh samples of the model, which never enter a pool, of the kept images, and the floor.
 
         The kept images are scored on a random part of the same count, because most metrics depend on it; where fewer
-        were kept, all of them are, and their scores say so (``num_samples``).
+        were kept, all of them are, and their scores say so (``num_samples``). Images that the curator has changed are
+        also scored as they were before (``"unchanged"``). If the weigher is a detector, ``flagged`` is the share of
+        each kind that it takes for synthetic; of the control set these are the false positives.
+
+        Args:
+            sampler: draws the samples.
+            model: the model after refinement.
+            kept: what goes to the next generation.
+            train: what the model was fitted to; ``None`` leaves out the numbers that need it.
+            now: this generation.
+            mitigation: what weighed and curated; ``None`` leaves out what only it can say.
         """
         with now.timed("measure"):
-            fresh, _ = sampler.sample(model, now.stream(Role.MEASURE).image_seeds(0, self.num_measured))
+            self.see_training(train)
+            fresh, labels = sampler.sample(model, now.stream(Role.MEASURE).image_seeds(0, self.num_measured))
             chosen = torch.randperm(len(kept), generator=now.stream(Role.MEASURE_KEPT).generator())[: self.num_measured]
-            scores = (*self.score(fresh, of="model"), *self.score(kept.images[chosen], of="kept"), *self._floor)
+            scores = [
+                *self.score(fresh, labels, of="model"),
+                *self._score_model(model, ImageSet(images=fresh, labels=labels), now),
+                *self.score(kept.images[chosen], kept.labels[chosen], of="kept"),
+            ]
+            measured = {"model": fresh, "kept": kept.images[chosen]}
+            if mitigation is not None and mitigation.curator.changes_images:
+                measured["unchanged"], _ = sampler.sample(model, kept.seed[chosen])
+                scores += self.score(measured["unchanged"], kept.labels[chosen], of="unchanged")
+            scores += self.floor()
+            if mitigation is not None:
+                measured["control"] = self._control.images[: self.num_measured]
+                scores += self._flagged(measured, mitigation.weigher, now)
             grid, _ = sampler.sample(model, Stream(now.seed, RUN_LEVEL, Role.GRID).image_seeds(0, NUM_GRID))
-        return Measured(scores, to_grid(grid))
+        return Measured(tuple(scores), to_grid(grid))
+
+    def _flagged(self, measured: Mapping[str, Tensor], weigher: Weigher, now: Now) -> list[Score]:
+        """Shares of images that a detector takes for synthetic; nothing for a weigher that is none."""
+        scores = []
+        for of, images in measured.items():
+            flags = weigher.flags(images, now)
+            if flags is not None:
+                count, total = int(flags.sum()), len(images)
+                low, high = wilson_interval(count, total)
+                scores.append(Score("flagged", of, count / total, total, len(self._reference), "floor", low, high))
+        return scores
+
+    def _score(self, images: ImageSet, of: str, rulers: Sequence[Ruler]) -> tuple[Score, ...]:
+        return tuple(
+            self._as_score(name, of, estimate, len(images))
+            for ruler in rulers
+            for name, estimate in ruler.estimates(images)
+        )
+
+    def _as_score(self, name: str, of: str, estimate: Estimate, num_samples: int) -> Score:
+        return Score(
+            metric=name,
+            of=of,
+            value=estimate.value,
+            num_samples=num_samples,
+            num_reference=len(self._reference),
+            better=estimate.better,
+            low=estimate.low,
+            high=estimate.high,
+            null=estimate.null,
+        )
+
+    def _score_model(self, model: Model, samples: ImageSet, now: Now) -> tuple[Score, ...]:
+        if not self._model_metrics:
+            return ()
+        first = model if now.chain.first is None else now.chain.first.to(model.device)
+        assert isinstance(first, Model)
+        control = self._control.take(slice(self.num_measured))
+        scores = []
+        for metric in self._model_metrics:
+            sets = {"model": self._reference} if metric.of == "reference" else {"model": samples, "control": control}
+            for of, images in sets.items():
+                metric.reset()
+                metric.update(images, model=model, first=first)
+                scores += [self._as_score(name, of, value, len(images)) for name, value in metric.compute().items()]
+        return tuple(scores)
+
+    def _floor_scores(self, real: Pool, num_splits: int, store: Store) -> tuple[Score, ...]:
+        """The mean of every number over random splits of the held-out images, with its spread."""
+        key = fingerprint(
+            code_version(),
+            self.identity,
+            self._reference.labels,
+            self._control.labels,
+            real.content_hash,
+            [(ruler.suffix, metric.settings) for ruler in self._rulers for metric in ruler.resampled().metrics],
+            num_splits,
+            torch.get_num_threads(),
+        )
+        tensors, _ = store.get_or_build("floor", key, lambda: self._split_values(num_splits))
+        floor = []
+        for score in self._control_scores:
+            if score.metric in tensors:
+                values = tensors[score.metric]
+                defined = values[values.isfinite()]
+                mean = defined.mean().item() if len(defined) else math.nan
+                spread = defined.std().item() if len(defined) > 1 else None
+                floor.append(replace(score, of="floor", value=mean, low=None, high=None, spread=spread))
+        return tuple(floor)
+
+    def _split_values(self, num_splits: int) -> dict[str, Tensor]:
+        num_reference = len(self._reference)
+        values: dict[str, list[float]] = {}
+        for ruler in self._rulers:
+            rng = Stream(0, RUN_LEVEL, Role.FLOOR).generator()  # the same splits for every ruler
+            resampled = ruler.resampled()
+            held_out = ImageSet.concat([resampled.encoded_real(s) for s in (self._reference, self._control)])
+            held_out = held_out.with_columns(hashes=held_out.hashes)  # once, not for every split
+            for _ in range(num_splits):
+                order = torch.randperm(len(held_out), generator=rng)
+                resampled.see_encoded(held_out.take(order[:num_reference]), "reference")
+                fresh = held_out.take(order[num_reference:][: self.num_measured])
+                for name, estimate in resampled.estimates_of_encoded(fresh):
+                    values.setdefault(name, []).append(estimate.value)
+        return {name: torch.tensor(numbers, dtype=torch.float64) for name, numbers in values.items()}
 
 
 def to_grid(images: Tensor) -> np.ndarray:

@@ -3,33 +3,49 @@
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from collapse_bench.chain import Chain
+from collapse_bench.encoders.base import Encoder, FittedEncoder
 from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.generators.base import Generator, Model
 from collapse_bench.pool import REAL, Pool
 from collapse_bench.records import Record, Score, Spent
-from collapse_bench.seeding import Role, Stream, isolated_rng
+from collapse_bench.seeding import RUN_LEVEL, Role, Stream, isolated_rng
 from collapse_bench.store import Store
 from collapse_bench.training import FitJob, Losses, TrainerOptions
 from collapse_bench.types import Budget, ImageSpec
 from collapse_bench.watch import Watch
 
 
+class Samples(Protocol):
+    """What a part may ask of the sampler."""
+
+    def sample(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
+        """Images and their labels, a function of their seeds."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What stays the same through a chain and every part may look at. The held-out images are not here.
+    """What every part may look at: the same through a chain, but for what is steered. The held-out images are not here.
 
     Args:
         spec: shape and classes of the images.
         real: the real pool.
+        trusted: the real images that a deciding part may know to be real; all, unless the regime says that origin is
+            lost.
+        hidden: provenance columns of the training pools that the regime declares lost.
+        keeps_real: whether every training pool holds real images.
+        generator: the recipe of this generation.
+        sampler: how models are sampled in this generation.
         budget: what every arm may spend.
         trainer: where and in what arithmetic.
         store: where fits are remembered.
@@ -38,6 +54,11 @@ class Setting:
 
     spec: ImageSpec
     real: Pool
+    trusted: Pool
+    hidden: frozenset[str]
+    keeps_real: bool
+    generator: Generator
+    sampler: Samples
     budget: Budget
     trainer: TrainerOptions
     store: Store
@@ -62,6 +83,8 @@ class Now:
         self._seconds: dict[str, float] = {}
         self._real_images_seen: dict[str, int] = {}
         self._reused: list[str] = []
+        self._artefacts: list[str] = []
+        self._learnt: dict[str, dict[str, Tensor]] = {}
 
     def stream(self, role: Role) -> Stream:
         """The named random numbers of this generation for one role."""
@@ -137,6 +160,74 @@ class Now:
             self._reused.append(role.value)
         return model.to(setting.trainer.device).eval()
 
+    def sample(self, model: Model, count: int, role: Role) -> Pool:
+        """Images for another end than the next pool; they are metered as such.
+
+        Args:
+            model: what makes them.
+            count: how many.
+            role: names their random numbers, which are never those of candidates.
+        """
+        seeds = self.stream(role).image_seeds(0, count)
+        with self.timed("sample"):
+            images, labels = self.setting.sampler.sample(model.to(self.setting.trainer.device), seeds)
+        self.spend(other_samples=count)
+        return Pool.sampled(images, labels, seeds, start=0, born=self.generation, source=type(model).__name__)
+
+    def artefact(
+        self,
+        name: str,
+        pool: Pool,
+        build: Callable[[Pool, FitJob], Mapping[str, Tensor]],
+        *inputs: object,
+        num_steps: int = 0,
+        num_samples: int = 0,
+    ) -> dict[str, Tensor]:
+        """What is learnt once for the whole chain, from the store where the same thing was learnt before.
+
+        It is the same at every generation and after a resume. Its cost is counted at the first generation that asks
+        for it.
+
+        Args:
+            name: of the thing, for example ``"verifier"``; unique within a mitigation.
+            pool: all the images that it may see.
+            build: makes its tensors from that pool; random numbers come from the job's seed alone.
+            inputs: whatever else decides what is built, to be hashed.
+            num_steps: gradient steps that the building takes; 0 where no network is trained.
+            num_samples: images that are drawn from a model for it.
+        """
+        setting = self.setting
+        seed = Stream(self.seed, RUN_LEVEL, f"{Role.ARTEFACT}/{name}").seed
+        job = FitJob(num_steps, seed, setting.trainer, f"the {name}", setting.watch.step)
+        key = fingerprint(code_version(), name, pool.content_hash, pool.born, seed, setting.trainer, num_steps, *inputs)
+        if key not in self._learnt:
+            with self.timed(name):
+                self._learnt[key], reused = setting.store.get_or_build("artefact", key, lambda: build(pool, job))
+            if self._count_once(name, num_steps, pool, num_samples) and reused:
+                self._reused.append(name)
+        return dict(self._learnt[key])
+
+    def encoder(self, encoder: Encoder) -> FittedEncoder:
+        """A fixed map from images to features, learnt once on the real pool; never the one that measures.
+
+        Args:
+            encoder: the recipe; where it trains a classifier, that is counted like any other network.
+        """
+        with self.timed("encoder"):
+            fitted = encoder.fit(self.setting.real, self.setting.spec, self.setting.trainer.exact, self.setting.store)
+        self._count_once("encoder", encoder.gradient_steps, self.setting.real)
+        return fitted
+
+    def _count_once(self, artefact: str, num_steps: int, pool: Pool, num_samples: int = 0) -> bool:
+        """Meters what is learnt once for the whole chain; whether this generation is the one that pays."""
+        paid = [name for record in self.chain.records for name in record.spent.artefacts]
+        if artefact in (*paid, *self._artefacts):
+            return False
+        self._artefacts.append(artefact)
+        self.spend(gradient_steps=num_steps, networks_trained=int(num_steps > 0), other_samples=num_samples)
+        self._real_images_seen[artefact] = len(pool.image_id[pool.born == REAL].unique())
+        return True
+
     def spend(self, **amounts: int) -> None:
         """Adds to the meter; the names are those of ``Spent``."""
         self._meter.update(amounts)
@@ -151,11 +242,20 @@ class Now:
         finally:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - begin
 
-    def record(self, train: Pool, model: Model, kept: Pool, scores: tuple[Score, ...], encoder: str) -> Record:
+    def record(
+        self,
+        train: Pool,
+        weights: Float[Tensor, " n"],
+        model: Model,
+        kept: Pool,
+        scores: tuple[Score, ...],
+        encoder: str,
+    ) -> Record:
         """What is written down about this generation.
 
         Args:
             train: the training pool.
+            weights: sampling probability of each of its images, up to a factor.
             model: the model after refinement.
             kept: the images handed on.
             scores: the numbers.
@@ -166,6 +266,7 @@ class Now:
             seed=self.seed,
             scores=scores,
             train_pool=train.counts_by_birth(),
+            train_shares=train.shares_by_birth(weights),
             kept_labels="condition" if model.conditional else "none",
             num_parameters=model.num_parameters,
             losses=self.losses,
@@ -181,6 +282,7 @@ class Now:
             network_evaluations_per_sample=self.network_evaluations_per_sample,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             real_images_seen=dict(self._real_images_seen),
+            artefacts=tuple(self._artefacts),
             reused=tuple(self._reused),
             seconds={phase: round(seconds, 3) for phase, seconds in self._seconds.items()},
         )

@@ -1,7 +1,7 @@
 """Pools: immutable sets of images that carry, for every image, where it came from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ from torch import Tensor
 from collapse_bench.errors import HiddenColumnError, RunDirError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.store import write_tensors
+from collapse_bench.types import to_float
 
 UNLABELLED = -1
 """Label of an image that was made without a condition."""
@@ -118,18 +119,20 @@ class Pool:
 
     @classmethod
     def concat(cls, pools: Sequence["Pool"]) -> Self:
-        """All images of several pools, in their order; hidden columns are hidden in the result."""
+        """All images of several pools, in their order; hidden columns are hidden in the result.
+
+        Where some pools are quantised and others are not, the result is not.
+        """
         sources = tuple(dict.fromkeys(name for pool in pools for name in pool.sources))
         reasons = tuple(dict.fromkeys(name for pool in pools for name in pool.reasons))
 
         def renumbered(codes: Tensor, old: tuple[str, ...], new: tuple[str, ...]) -> Tensor:
             return torch.tensor([new.index(name) for name in old], dtype=torch.int64)[codes]
 
+        quantised = {pool.images.dtype == torch.uint8 for pool in pools}
         return cls(
-            *(
-                torch.cat([getattr(p, name) for p in pools])
-                for name in ("images", "labels", "image_id", "born", "seed")
-            ),
+            torch.cat([to_float(p.images) if len(quantised) > 1 else p.images for p in pools]),
+            *(torch.cat([getattr(p, name) for p in pools]) for name in ("labels", "image_id", "born", "seed")),
             source=torch.cat([renumbered(p.source, p.sources, sources) for p in pools]),
             kept_because=torch.cat([renumbered(p.kept_because, p.reasons, reasons) for p in pools]),
             sources=sources,
@@ -162,6 +165,17 @@ class Pool:
         """Number of images per origin: ``"real"`` and ``"gen_000"``, ``"gen_001"``, ..., in that order."""
         born, counts = self.born.unique(return_counts=True)
         return {birth_name(int(b)): int(c) for b, c in zip(born, counts, strict=True)}
+
+    def shares_by_birth(self, weights: Float[Tensor, " n"]) -> dict[str, float]:
+        """Share of the total weight per origin, named and ordered as in ``counts_by_birth``."""
+        born, index = self.born.unique(return_inverse=True)
+        totals = torch.bincount(index, weights.double(), len(born))
+        return {birth_name(int(b)): share for b, share in zip(born, (totals / totals.sum()).tolist(), strict=True)}
+
+    def class_weights(self, weights: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " k"]:
+        """Sum of the weights of each class, over the images that have a label."""
+        labelled = self.labels != UNLABELLED
+        return torch.bincount(self.labels[labelled], weights[labelled].double(), num_classes)
 
     @property
     def content_hash(self) -> str:
@@ -198,6 +212,42 @@ class Pool:
             ) from error
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LivePool(Pool):
+    """A pool that holds no image: a fit draws every batch from a parent model, and sees no image twice.
+
+    Args:
+        parent: generation of that model.
+        draw: (start, count) -> images ``start`` to ``start + count - 1`` and their labels.
+        parent_hash: hash of all that decides the images.
+        class_shares: how often the parent makes each class.
+    """
+
+    parent: int
+    draw: Callable[[int, int], tuple[Tensor, Int64[Tensor, " n"]]]
+    parent_hash: str
+    class_shares: Float[Tensor, " k"]
+
+    def counts_by_birth(self) -> dict[str, int]:
+        """No images, and in their name that the parent was sampled while training: ``{"gen_000 live": 0}``."""
+        return {f"{birth_name(self.parent)} live": 0}
+
+    def shares_by_birth(self, weights: Float[Tensor, " n"]) -> dict[str, float]:
+        """All of what is trained on comes from the parent."""
+        del weights
+        return {f"{birth_name(self.parent)} live": 1.0}
+
+    def class_weights(self, weights: Float[Tensor, " n"], num_classes: int) -> Float[Tensor, " k"]:
+        """How often the parent makes each class; there are no images that could have weights."""
+        del weights, num_classes
+        return self.class_shares
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of all that decides the images."""
+        return self.parent_hash
+
+
 class VisiblePool:
     """A pool as a deciding part sees it: hidden columns raise instead of answering.
 
@@ -209,6 +259,10 @@ class VisiblePool:
 
     def __len__(self) -> int:
         return len(self._pool)
+
+    def revealed(self, column: str) -> Tensor:
+        """A provenance column as it is, hidden or not: for an explicit upper bound alone, which calls itself so."""
+        return getattr(self._pool, column)
 
     def __getattr__(self, name: str) -> Tensor:
         pool: Pool = object.__getattribute__(self, "_pool")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the layout of a record; readers refuse others."""
 
 
@@ -15,15 +15,21 @@ class Score:
     """One number of one metric.
 
     Args:
-        metric: name of the number, for example ``"recall"``.
+        metric: name of the number, for example ``"recall"``; ``"recall@classifier"`` in the features of an encoder
+            other than the first.
         of: what was measured: ``"model"`` (fresh samples of the model), ``"kept"`` (the curated output that goes
-            to the next generation) or ``"control"`` (held-out real images: the real-vs-real floor).
+            to the next generation), ``"unchanged"`` (the same images before the curator changed them), ``"control"``
+            (the control set of real images), or ``"floor"`` (real images over random splits of all held-out images
+            into a reference and a control set: the real-vs-real floor).
         value: the number; NaN where it is not defined for these samples, also after an infinite one was stored.
         num_samples: images measured.
         num_reference: held-out real images measured against.
         better: ``"lower"``, ``"higher"``, ``"one"`` (1 is ideal), or ``"floor"`` (best at the real-vs-real floor).
         low: lower end of a 95 % interval over the finite sample, where the metric has one.
         high: upper end.
+        null: the mean of the number for a perfect model at these sample sizes, where it is known; exact but for class
+            KL and class G, whose nulls are asymptotic.
+        spread: standard deviation over the splits, for a floor; the value is their mean.
     """
 
     metric: str
@@ -34,6 +40,8 @@ class Score:
     better: str
     low: float | None = None
     high: float | None = None
+    null: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,10 @@ class Spent:
         networks_trained: networks fitted, likewise.
         candidates: candidate images drawn for the pool.
         kept: images kept of them.
-        network_evaluations_per_sample: forward passes of the model per candidate.
+        other_samples: images drawn for another end, for example to refine a model.
+        network_evaluations_per_sample: forward passes of a network per candidate.
         real_images_seen: distinct real images each trained part has seen, by part.
+        artefacts: what was learnt once for the whole chain (a verifier, cluster centres, ...) and is counted here.
         peak_memory_mb: most memory of the process so far, in MiB, the libraries included.
         reused: fits and artefacts that came from the store.
         seconds: wall time by phase (``fit``, ``sample``, ``measure``, ...).
@@ -56,8 +66,10 @@ class Spent:
     networks_trained: int = 0
     candidates: int = 0
     kept: int = 0
+    other_samples: int = 0
     network_evaluations_per_sample: int = 0
     real_images_seen: Mapping[str, int] = field(default_factory=dict)
+    artefacts: tuple[str, ...] = ()
     peak_memory_mb: int = 0
     reused: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -71,7 +83,8 @@ class Record:
         generation: 0 is the model fitted on real images only.
         seed: seed of the chain.
         scores: the numbers.
-        train_pool: images trained on, by birth (``"real"``, ``"gen_000"``, ...).
+        train_pool: images in the training pool, by birth (``"real"``, ``"gen_000"``, ...).
+        train_shares: their shares of the sampling probability, which add up to 1: what the model really saw.
         kept_labels: where the labels of the kept images come from (``"condition"`` or ``"none"``).
         num_parameters: parameters of the model.
         losses: training loss, as (step, mean since the previous entry).
@@ -83,6 +96,7 @@ class Record:
     seed: int
     scores: tuple[Score, ...]
     train_pool: Mapping[str, int]
+    train_shares: Mapping[str, float]
     kept_labels: str
     num_parameters: int
     losses: tuple[tuple[int, float], ...]
@@ -112,7 +126,7 @@ class Record:
         """Plain values for JSON; NaN becomes None."""
         content = asdict(self)
         for score in content["scores"]:
-            for key in ("value", "low", "high"):
+            for key in ("value", "low", "high", "null", "spread"):
                 score[key] = score[key] if score[key] is not None and math.isfinite(score[key]) else None
         return json.loads(json.dumps(content, allow_nan=False))
 
@@ -130,5 +144,6 @@ class Record:
             Score(**{**s, "value": math.nan if s["value"] is None else s["value"]}) for s in content["scores"]
         )
         values["losses"] = tuple((step, loss) for step, loss in content["losses"])
-        values["spent"] = Spent(**{**content["spent"], "reused": tuple(content["spent"]["reused"])})
+        lists = {name: tuple(content["spent"][name]) for name in ("reused", "artefacts")}
+        values["spent"] = Spent(**{**content["spent"], **lists})
         return cls(**values)

@@ -24,8 +24,11 @@ class Role(StrEnum):
     """What a stream of random numbers is for."""
 
     SPLIT = "split"
+    FLOOR = "floor"
     FIT = "fit"
     MIX = "mix"
+    FRESH = "fresh"
+    LIVE = "live"
     WEIGH = "weigh"
     REFINE = "refine"
     SAMPLE = "sample"

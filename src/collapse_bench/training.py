@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from collapse_bench.errors import ConfigError, TrainingError
-from collapse_bench.pool import Pool
+from collapse_bench.pool import LivePool, Pool
 from collapse_bench.seeding import isolated_rng
 from collapse_bench.types import to_float
 
@@ -206,6 +206,28 @@ class Batches:
             waiting = waiting[size:]
 
 
+class LiveBatches:
+    """Batches that a model makes when they are wanted; no image is in two of them.
+
+    Args:
+        pool: what to draw from.
+        batch_size: images per batch.
+        num_batches: length.
+        device: where batches are wanted.
+    """
+
+    def __init__(self, pool: LivePool, batch_size: int, num_batches: int, device: torch.device) -> None:
+        self._pool, self._batch_size, self._num_batches, self._device = pool, batch_size, num_batches, device
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for k in range(self._num_batches):
+            images, labels = self._pool.draw(k * self._batch_size, self._batch_size)
+            yield to_float(images.to(self._device)), labels.to(self._device)
+
+
 class TrainingModule(pl.LightningModule):
     """Minimises the mean of ``compute_loss`` over batches.
 
@@ -350,7 +372,7 @@ def train(
     optimisation: Optimisation,
     job: FitJob,
 ) -> Losses:
-    """Fits a network in place on a tensor-resident pool and returns its losses as (step, mean since the last).
+    """Fits a network in place on a pool and returns its losses as (step, mean since the last).
 
     The network ends up in eval mode on the job's device. Nothing outside depends on or changes the global random
     state: all noise comes from the job's seed.
@@ -359,7 +381,7 @@ def train(
         network: what is trained.
         compute_loss: (images, labels) -> one loss per image, a method of ``network``; may draw noise from torch's
             global state, which is seeded here.
-        pool: images to train on.
+        pool: images to train on, which stay on the device, or a live pool that makes them.
         weights: sampling probability of each image, up to a factor.
         optimisation: how.
         job: steps, seed, device.
@@ -368,7 +390,10 @@ def train(
         TrainingError: if the loss becomes NaN or infinite, or no image has a positive weight.
     """
     options = job.options
-    batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device)
+    if isinstance(pool, LivePool):
+        batches = LiveBatches(pool, optimisation.batch_size, job.num_steps, options.device)
+    else:
+        batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device)
     network.to(options.device).train()
     if options.channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -54,6 +54,8 @@ class Budget:
         num_synthetic: images that a generation hands to the next; ``None`` is the size of the real pool.
         num_measured: fresh samples that are measured per generation; ``None`` is the size of the control
             set, which is also the most that is allowed, so that the floor has the same count.
+        num_floor_splits: random splits of the held-out images from which the real-vs-real floor and its spread
+            are computed.
         max_candidates: most candidates a curator may draw per generation, as a multiple of what it keeps.
     """
 
@@ -62,10 +64,11 @@ class Budget:
     num_steps: int
     num_synthetic: int | None = None
     num_measured: int | None = None
+    num_floor_splits: int = 20
     max_candidates: float = 20.0
 
     def __post_init__(self) -> None:
-        for name, low in (("num_generations", 0), ("num_steps_initial", 1), ("num_steps", 1)):
+        for name, low in (("num_generations", 0), ("num_steps_initial", 1), ("num_steps", 1), ("num_floor_splits", 2)):
             if getattr(self, name) < low:
                 raise ConfigError(f"budget.{name} must be at least {low}, got {getattr(self, name)}")
         for name in ("num_synthetic", "num_measured"):

@@ -1,7 +1,8 @@
 """Synthetic run directories with known numbers."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from collapse_bench.analysis.runs import Run
 from collapse_bench.records import Record, Score, Spent
 
 BETTER = {
@@ -22,6 +24,16 @@ BETTER = {
     "lowest_class_share": "higher",
     "confidence": "floor",
     "kid": "lower",
+    "fid_infinity": "lower",
+    "held_out_loss": "lower",
+    "coverage": "higher",
+    "tail_coverage": "higher",
+    "lowest_class_coverage": "higher",
+    "num_classes_covered": "higher",
+    "entanglement": "lower",
+    "duplicates": "lower",
+    "copies_of_training": "lower",
+    "copies_of_real": "lower",
 }
 FLOOR = {
     "fid": 2.0,
@@ -33,6 +45,16 @@ FLOOR = {
     "lowest_class_share": 0.09,
     "confidence": 0.97,
     "kid": 0.0001,
+    "fid_infinity": 1.0,
+    "held_out_loss": 2.0,
+    "coverage": 0.95,
+    "tail_coverage": 0.9,
+    "lowest_class_coverage": 0.85,
+    "num_classes_covered": 10.0,
+    "entanglement": 0.02,
+    "duplicates": 0.0,
+    "copies_of_training": 0.0,
+    "copies_of_real": 0.0,
 }
 NUM_CLASSES = 4
 
@@ -67,6 +89,7 @@ def make_record(generation: int, seed: int, decay: float, encoder: str, metrics:
         seed=seed,
         scores=tuple(scores),
         train_pool={"real": 897} if generation == 0 else {f"gen_{generation - 1:03d}": 897},
+        train_shares={"real": 1.0} if generation == 0 else {f"gen_{generation - 1:03d}": 1.0},
         kept_labels="condition",
         num_parameters=1000,
         losses=((0, 1.0), (100, 0.5)),
@@ -82,6 +105,50 @@ def make_record(generation: int, seed: int, decay: float, encoder: str, metrics:
             seconds={"fit": 3.0, "sample": 1.0, "measure": 0.5},
         ),
     )
+
+
+def make_chain(
+    curves: Mapping[str, Sequence[float]],
+    *,
+    seed: int = 0,
+    regime: str = "replace",
+    num_real: int = 897,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """A run in memory whose fresh samples have these curves, for tests that need many of them."""
+    num_generations = max(map(len, curves.values()))
+    records = [
+        replace(
+            make_record(t, seed, 0.0, "aaaa1111", []),
+            scores=tuple(
+                score
+                for metric, curve in curves.items()
+                if t < len(curve)
+                for score in (
+                    Score(metric, "model", float(curve[t]), 450, 450, BETTER[metric]),
+                    Score(metric, "control", FLOOR[metric], 450, 450, BETTER[metric]),
+                )
+            ),
+            train_pool={"real": num_real},
+        )
+        for t in range(num_generations)
+    ]
+    identity = {
+        "seed": seed,
+        "data": f"data of {num_real}",
+        "dataset.num_real": num_real,
+        "regime._target_": regime,
+        "mitigation._target_": "control",
+        "generator.start": "warm",
+        "budget.num_steps": 300,
+    }
+    info = {
+        "identity": identity | dict(settings or {}),
+        "choices": {"dataset": "digits", "regime": regime, "mitigation": "control"},
+        "seed": seed,
+        "class_names": [],
+    }
+    return Run(Path(f"{regime}-{num_real}-{seed}"), info, {}, {"state": "complete"}, tuple(records))
 
 
 def draw_grid(generation: int, decay: float, num_images: int, channels: int) -> np.ndarray:
@@ -173,6 +240,12 @@ def write_run(
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """``write_run`` below ``tmp_path``."""
     return partial(write_run, tmp_path)
+
+
+@pytest.fixture
+def chain() -> Callable[..., Run]:
+    """``make_chain``."""
+    return make_chain
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_twenty_arms_all_look_different(make_run):
 def test_the_legend_says_n_and_marks_incomplete_runs(make_run):
     runs = [load_run(make_run(f"r{s}", seed=s, reached=1 if s else None)) for s in range(2)]
     labels = [text.get_text() for text in plot_curves(runs).legends[0].get_texts()]
-    assert labels == ["replace, control (n = 2)", FLOOR, "an incomplete run ends here"]
+    assert labels == ["replace, control (n = 2)", f"{FLOOR} (band: 2 sd)", "an incomplete run ends here"]
 
 
 def test_one_seed_has_a_curve_and_no_band(make_run):

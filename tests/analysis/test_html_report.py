@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from collapse_bench.analysis.report import write_report
-from collapse_bench.analysis.runs import find_runs, load_run
+from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run
 from collapse_bench.cli.report import main
 
 
@@ -65,7 +65,37 @@ def test_the_page_says_what_was_run_and_how_far_it_carries(page):
     ):
         assert words in page
     # A legend, one panel per headline metric, samples and class shares per arm.
-    assert page.count("<img ") == 1 + 8 + 2 + 2
+    assert page.count("<img ") == 1 + len(HEADLINE) + 2 + 2
+
+
+def test_arms_with_a_control_have_verdicts_and_arms_without_have_a_hint(make_run, page, tmp_path):
+    assert "<h2>Verdicts</h2>" in page
+    assert "regime=real mitigation=control" in page
+    assert "What each verdict stands on" not in page
+    runs = [
+        load_run(make_run(f"{regime}{seed}", seed=seed, decay=decay, choices={"regime": regime}, grids=False))
+        for regime, decay in (("replace", 0.1), ("real", 0.001))
+        for seed in range(2)
+    ]
+    judged = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "regime=real mitigation=control" not in judged
+    for words in ("What each verdict stands on", "hallucinated data", "thresholds x 1.5", "not shown at this level"):
+        assert words in judged
+    assert Page(judged).open == []
+
+
+def test_the_command_prints_curves_and_verdicts_and_why_some_are_not_decidable(make_run, tmp_path, capsys):
+    for regime, decay in (("replace", 0.1), ("real", 0.001)):
+        for seed in range(2):
+            name = f"runs/{regime}{seed}"
+            make_run(name, seed=seed, decay=decay, choices={"regime": regime}, grids=False, metrics=["fid", "recall"])
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "Over the generations, recall" in printed
+    assert "hallucinated data" in printed
+    assert "not decidable: hallucinated data: precision was not measured" in printed
+    assert "No verdict on" not in printed
+    assert "| hallucinated data |" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_equal_runs_give_equal_pages(sweep, page, tmp_path):
@@ -98,6 +128,7 @@ def test_the_command_prints_the_table_and_says_where_everything_went(sweep, tmp_
     printed = capsys.readouterr().out
     assert "real-vs-real floor" in printed
     assert "accumulate" in printed
+    assert "No verdict on replace; accumulate: the control C0 is missing" in printed
     for file in ("report.html", "scores.csv", "table.md", "figures/curves.png"):
         assert (out / file).stat().st_size > 0
     assert str(out / "report.html") in printed

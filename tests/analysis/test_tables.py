@@ -8,18 +8,27 @@ from collapse_bench.analysis.statistics import SeedInterval
 from collapse_bench.analysis.tables import (
     FLOOR,
     arm_table,
+    control_hint,
+    curve_table,
     default_baseline,
     format_arm_table,
+    format_curve_table,
     format_generation_table,
     format_interval,
     format_paired_table,
     format_value,
+    format_verdict_reasons,
+    format_verdict_table,
     generation_table,
     paired_table,
     resource_table,
+    sensitivity_table,
     to_html,
     to_markdown,
     to_text,
+    verdict_gaps,
+    verdict_rules,
+    verdict_table,
 )
 from collapse_bench.errors import RunDirError
 
@@ -158,3 +167,85 @@ def test_resources_are_means_over_the_runs_of_an_arm(sweep):
     row = table.loc["replace"]
     assert (row["runs"], row["gradient steps"], row["candidates per kept image"]) == ("3", "1,200", "2")
     assert row["seconds"] == "fit 12.0\nsample 4.0\nmeasure 2.0"
+
+
+@pytest.fixture
+def judged(chain):
+    """An arm whose precision falls, one that starts undertrained, and their control, three seeds each."""
+    arms = {"replace": ([0.9, 0.5, 0.4], 0.8), "augment": ([0.9, 0.9, 0.89], 0.2), "real": ([0.9, 0.9, 0.9], 0.8)}
+    return [
+        chain(
+            {
+                "precision": [p + 0.003 * seed * t * (regime != "real") for t, p in enumerate(curve)],
+                "recall": [start] * 3,
+            },
+            **keys,
+        )
+        for regime, (curve, start) in arms.items()
+        for seed in range(3)
+        for keys in [{"seed": seed, "regime": regime}]
+    ]
+
+
+def test_the_verdicts_are_a_row_per_arm_and_definition_without_the_control(judged):
+    table = verdict_table(judged)
+    assert set(table["arm"]) == {"replace", "augment"}
+    assert len(table) == 2 * 10
+    row = table[(table["arm"] == "replace") & (table["definition"] == "hallucinated data")].iloc[0]
+    assert (row["decision"], row["n"], row["undertrained"]) == ("yes", 3, False)
+    assert row["effect"].centre == pytest.approx(0.5 - 0.006)
+    assert "precision down by" in row["reason"]
+
+
+def test_the_matrix_of_verdicts_shows_effect_interval_and_n_and_marks_undertrained_arms(judged):
+    text = format_verdict_table(judged)
+    assert list(text.columns) == ["replace", "augment (undertrained)"]
+    assert list(text.index) == list(verdict_rules())
+    assert text.loc["hallucinated data", "replace"] == "yes\n+0.494 ± 0.015\np < 0.001, n = 3"
+    assert text.loc["hallucinated data", "augment (undertrained)"].startswith("no\n")
+    assert text.loc["entangled modes", "replace"] == "not decidable"
+    assert "entanglement was not measured" in format_verdict_reasons(judged).loc["entangled modes", "replace"]
+
+
+def test_what_is_not_decidable_says_why_once(judged):
+    gaps = verdict_gaps(judged)
+    assert gaps["fid_infinity was not measured in both the arm and the control"] == [
+        "catastrophic rise of risk",
+        "any rise of risk",
+        "diverging risk",
+    ]
+    assert not any("precision" in gap for gap in gaps)
+
+
+def test_the_sensitivity_table_has_a_column_per_factor(judged):
+    table = sensitivity_table(judged)
+    assert list(table.columns) == ["thresholds x 0.5", "thresholds x 1", "thresholds x 1.5"]
+    assert set(table.loc["replace: hallucinated data"]) == {"yes"}
+
+
+def test_without_a_control_there_is_no_matrix_and_one_line_says_how_to_get_it(judged):
+    alone = [run for run in judged if run.choices["regime"] == "replace"]
+    assert len(format_verdict_table(alone)) == 0
+    hint = control_hint(alone)
+    assert hint is not None
+    assert "regime=real mitigation=control" in hint
+    assert "\n" not in hint
+    assert control_hint(judged) is None
+
+
+def test_the_curves_as_numbers_are_a_row_per_arm_and_metric(judged):
+    table = curve_table(judged)
+    assert list(zip(table["arm"], table["metric"], strict=True)) == [
+        (arm, metric) for arm in ("replace", "augment", "real") for metric in ("precision", "recall")
+    ]
+    text = format_curve_table(judged, "precision")
+    assert text.loc["replace", "final value"] == "0.406 ± 0.015"
+    assert text.loc["real", "half-life"] == "never (n = 3)"
+
+
+def test_a_half_life_says_how_many_seeds_never_lost_half(chain):
+    runs = [chain({"recall": curve}, seed=seed) for seed, curve in enumerate(([0.8, 0.4, 0.2], [0.8, 0.7, 0.6]))]
+    text = format_curve_table(runs, "recall")
+    first, second = text.loc["replace, control", "half-life"].split("\n")
+    assert (first.split(" ")[0], second) == ("1.500", "1 of 2 never")
+    assert text.loc["replace, control", "area of relative degradation"] == "n/a"

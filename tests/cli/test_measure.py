@@ -31,11 +31,11 @@ TINY = (
     "budget.num_measured=60",
     "sampler.num_steps=4",
     "encoder=classifier",  # not the default
-    "encoder.num_steps=10",
+    "encoder.classifier.num_steps=10",
     "trainer.num_threads=1",
     "progress=false",
 )
-FEW = ("encoder=classifier", "encoder.num_steps=10", "trainer.num_threads=1")
+FEW = ("encoder=classifier", "encoder.classifier.num_steps=10", "trainer.num_threads=1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,7 +117,8 @@ def test_unchanged_choices_give_the_numbers_of_the_records(folder: Path) -> None
     for record, entry in zip(records, written["generations"], strict=True):
         assert entry["scores"] == record.to_dict()["scores"]
     counts = {(score["of"], score["num_samples"]) for entry in written["generations"] for score in entry["scores"]}
-    assert counts == {("model", 60), ("control", 60), ("kept", 40)}
+    # The loss of the model is that on the reference.
+    assert counts == {("model", 60), ("control", 60), ("kept", 40), ("floor", 60), ("model", 450)}
     assert written["encoder"]["hash"] == records[0].encoder
     assert written["run"]["path"] == str(folder / "all")
     assert "do not compare" not in printed
@@ -130,7 +131,7 @@ def test_the_table_has_the_floor_first_and_a_row_per_generation(folder: Path) ->
     rows = [line.split("  ")[0] for line in lines if line]
     assert rows.count("real-vs-real floor") == 2  # headline and further numbers
     first = rows.index("real-vs-real floor")
-    assert rows[first : first + 4] == ["real-vs-real floor", "0", "1", "2"]
+    assert rows[first : first + 5] == ["real-vs-real floor", "null of a perfect model", "0", "1", "2"]
     assert "digits / flow / replace / control, seed 0, classifier: 60 samples against 450 real images" in lines
     assert any("KID" in line and "density" in line for line in lines)
 
@@ -139,15 +140,21 @@ def test_a_run_that_kept_the_last_model_is_measured_there(folder: Path) -> None:
     printed = measured(folder, "run=last")
     written = read_json(folder / "last" / "measured" / "classifier-headline.json")
     assert [entry["generation"] for entry in written["generations"]] == [2]
-    assert written["generations"][0]["scores"] == RunDir(folder / "last").records()[2].to_dict()["scores"]
-    assert "not measured, because the model is not on the disk: generations 0, 1. " in printed
+    # What generation 2 was fitted to is gone.
+    recorded = RunDir(folder / "last").records()[2].to_dict()["scores"]
+    kept = [score for score in recorded if score["metric"] != "copies_of_training"]
+    assert 0 < len(kept) < len(recorded)
+    assert written["generations"][0]["scores"] == kept
+    assert "numbers of the training pool are left out" in printed
+    assert "not measured, because the model or the kept images are not on the disk: generations 0, 1. " in printed
     assert "keep=all and another run_dir" in printed
 
 
 def test_a_run_without_models_is_refused(folder: Path, tmp_path: Path) -> None:
     path = copied(folder, tmp_path / "run", keep="last")
     (path / "gen_002" / "fitted.safetensors").unlink()
-    assert "no generation has its model on the disk. To have every model," in refused(folder, f"run={path}")
+    error = refused(folder, f"run={path}")
+    assert "no generation has its model and its kept images on the disk. To have everything," in error
     assert not (path / "measured").exists()
 
 
@@ -164,11 +171,12 @@ def test_the_command_line_replaces_encoder_and_metrics(folder: Path) -> None:
 
 def test_single_options_change_the_choices_of_the_run(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "scores.json"
-    options = ("encoder.seed=7", "~metrics.kid", "metrics.tail.frac_tail=0.1")
+    options = ("encoder.classifier.seed=7", "~metrics.kid", "metrics.tail.frac_tail=0.1")
     printed = measured(folder, "run=last", *options, f"out={out}")
     settings = read_json(out)["settings"]
     # num_steps is the run's: the group's default is another.
-    assert (settings["encoder.seed"], settings["encoder.num_steps"], settings["metrics.tail.frac_tail"]) == (7, 10, 0.1)
+    keys = ("encoder.classifier.seed", "encoder.classifier.num_steps", "metrics.tail.frac_tail")
+    assert [settings[key] for key in keys] == [7, 10, 0.1]
     assert not any(key.startswith("metrics.kid") for key in settings)
     assert "kid" not in {score["metric"] for score in read_json(out)["generations"][0]["scores"]}
     assert f"all numbers: {out}" in printed
@@ -210,7 +218,7 @@ def test_options_that_the_run_does_not_have_are_refused(folder: Path, tmp_path: 
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     assert "~metrics.kid: the run has no metrics.kid; leave this out" in refused(folder, f"run={path}", "~metrics.kid")
     error = refused(folder, f"run={path}", "encoder=pixels")
-    assert "needs class probabilities and this encoder has none; choose encoder=pca, encoder=classifier or" in error
+    assert "needs class probabilities and this encoder has none; choose encoder=pca or encoder=classifier," in error
 
 
 def test_other_data_than_the_run_had_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -289,7 +297,7 @@ def test_folder_array_and_parquet_give_the_same_numbers(folder: Path, tmp_path: 
         results.append(read_json(out)["scores"])
     assert results[0] == results[1] == results[2]
     assert {score["num_samples"] for score in results[0]} == {450}
-    assert {score["of"] for score in results[0]} == {"samples", "control"}
+    assert {score["of"] for score in results[0]} == {"samples", "control", "floor"}
 
 
 def test_the_seed_chooses_the_subset(folder: Path, tmp_path: Path, digits: np.ndarray) -> None:
@@ -310,7 +318,7 @@ def test_the_control_set_scores_as_the_floor(folder: Path, tmp_path: Path) -> No
     # The order of the images differs, and with it the last digits of sums in float32.
     assert scores(tmp_path / "a.json", "samples") == pytest.approx(scores(tmp_path / "a.json", "control"), rel=1e-3)
     rows = [line.split("  ")[0] for line in printed.splitlines() if line]
-    assert rows.index("samples") == rows.index("real-vs-real floor") + 1
+    assert rows.index("samples") == rows.index("real-vs-real floor") + 2  # the null between them
     assert "of them" not in printed
 
 
@@ -370,12 +378,12 @@ def test_samples_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, digit
         (("samples=a.npz", "out=."), "out=. is a folder; name a file in it"),
         (("samples=a.npz", "dataset=image_folder"), "give it as dataset.root=VALUE"),
         (
-            ("samples=a.npz", "encoder=classifier", "encoder.width=7"),
-            "encoder.width must be a positive multiple of 8, got 7",
+            ("samples=a.npz", "encoder=classifier", "encoder.classifier.width=7"),
+            "Classifier.width must be a positive multiple of 8, got 7",
         ),
         (
-            ("samples=a.npz", "encoder=classifier", "encoder.num_steps=many"),
-            "encoder.num_steps must be int, got 'many'",
+            ("samples=a.npz", "encoder=classifier", "encoder.classifier.num_steps=many"),
+            "encoder.classifier.num_steps must be int, got 'many'",
         ),
     ],
 )

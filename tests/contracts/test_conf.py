@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_every_option_builds(option: Path) -> None:
     config = composed(f"{group}={name}")
     for built in [group] if group != "experiment" else PARTS:
         assert build(config[built], built) is not None
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] == "experiment"], ids=str)
+def test_the_sweep_in_the_comment_of_an_experiment_composes_and_builds(option: Path) -> None:
+    for command in re.findall(r"^# collapse-run -m (.*)$", (CONF / option).read_text(), flags=re.MULTILINE):
+        sweep = [override.split("=", 1) for override in command.split()]
+        assert ["experiment", option.stem] in sweep
+        for end in (0, -1):
+            config = composed(*(f"{key}={values.split(',')[end]}" for key, values in sweep))
+            for built in [*PARTS, "budget", "dataset"]:
+                assert build(config[built], built) is not None
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] not in ("metrics", "experiment")], ids=str)

@@ -158,6 +158,9 @@ def test_resizing_does_not_move_images_between_sets() -> None:
         ({"num_real": 0}, ["dataset.num_real", "at least 1", "null", "got 0"]),
         ({"num_reference": -1}, ["dataset.num_reference", "at least 1", "got -1"]),
         ({"num_control": 0}, ["dataset.num_control", "at least 1", "got 0"]),
+        ({"long_tail": 0.0}, ["dataset.long_tail", "(0, 1]", "null", "got 0.0"]),
+        ({"long_tail": 1.5}, ["dataset.long_tail", "(0, 1]", "got 1.5"]),
+        ({"long_tail": 0.001}, ["dataset.long_tail=0.001", "no image of the class 'cow' of numbered", "raise"]),
         ({"classes": []}, ["dataset.classes", "at least one class name", "null"]),
         ({"classes": "bee"}, ["dataset.classes", "a list", "'bee'"]),
         ({"classes": ["bea"]}, ["numbered has no class 'bea'", "did you mean 'bee'?", "ant, bee, cow"]),
@@ -205,3 +208,44 @@ def test_three_images_are_enough_and_two_are_not() -> None:
     assert [len(pool) for pool in sets(Few(count=3).load()).values()] == [1, 1, 1]
     with pytest.raises(ConfigError, match="few has 0 images"):
         Few(count=2).load()
+
+
+def test_a_long_tail_falls_geometrically_in_all_three_sets() -> None:
+    # 300 ants, 200 bees and 100 cows: with 1/4 of the first class in the last one, 300 : 150 : 75.
+    data = Numbered(long_tail=0.25, num_real=210, num_reference=210, num_control=105).load()
+    assert {name: pool.labels.bincount().tolist() for name, pool in sets(data).items()} == {
+        "pool": [120, 60, 30],
+        "reference": [120, 60, 30],
+        "control": [60, 30, 15],
+    }
+
+
+def test_a_long_tail_keeps_as_many_images_as_there_are_for_it() -> None:
+    # With equal shares the class with the fewest images decides.
+    assert sum(len(pool) for pool in sets(Numbered(long_tail=1.0).load()).values()) == 300
+    assert sum(len(pool) for pool in sets(Numbered(long_tail=0.25).load()).values()) == 525
+
+
+def test_the_published_test_images_have_the_same_long_tail() -> None:
+    data = Numbered(num_test=120, long_tail=0.25).load()
+    assert data.held_out.reference.labels.bincount().tolist() == [60, 30, 15]
+    assert data.held_out.reference.image_id.min() >= 600
+
+
+def test_the_order_of_the_classes_says_which_is_rare() -> None:
+    data = Numbered(long_tail=0.5, classes=["cow", "ant"]).load()
+    counts = sum(pool.labels.bincount() for pool in sets(data).values())
+    assert torch.equal(torch.as_tensor(counts), torch.tensor([100, 50]))
+
+
+def test_which_images_a_long_tail_keeps_depends_on_the_split_seed_alone() -> None:
+    def kept(seed: int) -> list[int]:
+        return sorted(
+            torch.cat([p.image_id for p in sets(Numbered(long_tail=0.25, split_seed=seed).load()).values()]).tolist()
+        )
+
+    torch.manual_seed(1)
+    first = kept(0)
+    torch.manual_seed(2)
+    assert kept(0) == first
+    assert kept(1) != first

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from collapse_bench.datasets.split import draw, quotas
+from collapse_bench.datasets.split import draw, long_tailed, quotas
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -60,3 +60,20 @@ def test_every_image_is_equally_likely() -> None:
         hits[draw(labels, torch.arange(12), 6, generator)[0]] += 1
     # Binomial with p = 1/2: standard deviation 22.4.
     assert ((hits - 1000).abs() < 5 * 22.4).all()
+
+
+@pytest.mark.parametrize(
+    ("class_sizes", "ratio", "expected"),
+    [
+        ([100, 100, 100], 0.01, [100, 10, 1]),
+        ([100, 100, 100], 1.0, [100, 100, 100]),
+        ([50, 100, 100], 1.0, [50, 50, 50]),
+        ([100, 100, 10], 0.25, [40, 20, 10]),  # the last class decides
+        ([7], 0.1, [7]),
+        ([4, 4], 0.1, [4, 0]),
+    ],
+)
+def test_long_tailed_sizes_fall_geometrically_within_what_there_is(
+    class_sizes: list[int], ratio: float, expected: list[int]
+) -> None:
+    assert long_tailed(torch.tensor(class_sizes), ratio).tolist() == expected

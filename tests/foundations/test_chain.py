@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from collapse_bench import chain as chain_module
@@ -41,9 +42,8 @@ def pool(t: int) -> Pool:
 
 
 def record(t: int) -> Record:
-    return Record(
-        t, 9, (Score("fd", "model", 1 / (t + 3), 10, 10, "lower"),), {"real": 4}, "none", 26, (), "e", Spent()
-    )
+    scores = (Score("fd", "model", 1 / (t + 3), 10, 10, "lower"),)
+    return Record(t, 9, scores, {"real": 4}, {"real": 1.0}, "none", 26, (), "e", Spent())
 
 
 def start(run_dir: RunDir, keep: str = "last", num_pools_needed: int | None = 1) -> Chain:
@@ -170,7 +170,8 @@ def test_keep_last_deletes_old_models_and_the_pools_nobody_looks_at(
     chain = start(run_dir, "last", num_needed)
     for _ in range(NUM_GENERATIONS):
         chain = extend(chain, refined=True)
-    assert on_disk(run_dir, "fitted") == on_disk(run_dir, "model") == [NUM_GENERATIONS - 1]
+    # The first model stays, because later samples are encoded by it.
+    assert on_disk(run_dir, "fitted") == on_disk(run_dir, "model") == [0, NUM_GENERATIONS - 1]
     assert on_disk(run_dir, "kept") == pools
     # Numbers and grids are small and are the result: they stay.
     assert start(run_dir).records == tuple(record(t) for t in range(NUM_GENERATIONS))
@@ -203,7 +204,20 @@ def test_what_a_killed_run_did_not_delete_is_deleted_at_the_next_commit(
     resumed = start(run_dir)
     assert resumed.next_generation == 2
     extend(resumed)
-    assert on_disk(run_dir, "fitted") == on_disk(run_dir, "kept") == [2]
+    assert on_disk(run_dir, "fitted") == [0, 2]
+    assert on_disk(run_dir, "kept") == [2]
+
+
+def test_the_first_model_is_known_after_a_resume_as_it_was_sampled(run_dir: RunDir) -> None:
+    chain = extend(extend(start(run_dir), refined=True), refined=True)
+    resumed = start(run_dir)
+    assert chain.first is not None
+    assert resumed.first is not None
+    first, again = chain.first.state_dict(), resumed.first.state_dict()
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    stored = load_file(run_dir.generation(0) / "model.safetensors")
+    assert all(torch.equal(stored[name], again[name]) for name in stored)
 
 
 def test_a_pool_that_was_deleted_is_an_error_that_names_it(run_dir: RunDir) -> None:

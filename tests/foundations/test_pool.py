@@ -1,5 +1,5 @@
 import itertools
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import torch
 from collapse_bench.errors import HiddenColumnError, RunDirError
 from collapse_bench.pool import PROVENANCE, REAL, UNLABELLED, Pool, birth_name
 from collapse_bench.store import write_tensors
+from collapse_bench.types import to_float
 
 COLUMNS = ("images", "labels", *PROVENANCE)
 
@@ -242,3 +243,17 @@ def test_a_file_of_other_tensors_is_not_taken_for_a_pool(tmp_path: Path) -> None
     with pytest.raises(RunDirError, match=r"kept\.safetensors"):
         Pool.load(path)
     assert path.exists()
+
+
+def test_unquantised_and_quantised_images_are_put_on_one_scale() -> None:
+    unquantised = replace(sampled(2), images=torch.full((2, 1, 2, 3), 0.1))
+    pool = Pool.concat([real(3), unquantised])
+    assert torch.equal(pool.images, torch.cat([to_float(images(3)), unquantised.images]))
+    assert Pool.concat([unquantised, unquantised]).images.dtype == torch.float32
+    assert Pool.concat([real(3), sampled(2)]).images.dtype == torch.uint8
+
+
+def test_class_weights_are_summed_over_the_images_that_have_a_label() -> None:
+    pool = replace(real(5), labels=torch.tensor([2, 0, UNLABELLED, 2, 0]))
+    weights = torch.tensor([1.0, 0.5, 7.0, 2.0, 0.0])
+    assert pool.class_weights(weights, num_classes=4).tolist() == [0.5, 0.0, 3.0, 0.0]

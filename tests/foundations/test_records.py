@@ -25,6 +25,7 @@ RECORD = Record(
         Score("fd", "model", 1e-300, 450, 449, "lower"),
     ),
     train_pool={"real": 64, "gen_002": 40},
+    train_shares={"real": 0.75, "gen_002": 0.25},
     kept_labels="condition",
     num_parameters=1234,
     losses=((5, 0.7), (6, 2.0**-60)),

@@ -18,7 +18,7 @@ CONFIG = {"seed": 0, "dataset": {"name": "digits", "classes": [1, 2]}, "note": N
 
 def record(t: int) -> Record:
     scores = (Score("fd", "model", 0.1 * t, 10, 10, "lower"),)
-    return Record(t, 0, scores, {"real": 4}, "none", 3, ((1, 0.5),), "encoder", Spent())
+    return Record(t, 0, scores, {"real": 4}, {"real": 1.0}, "none", 3, ((1, 0.5),), "encoder", Spent())
 
 
 def commit(run: RunDir, t: int) -> None:

@@ -79,6 +79,25 @@ def test_mean_wanders_linearly_under_replace(tmp_path: Path) -> None:
         assert_mean_is(mean[t] ** 2, (t + 1) / NUM_IMAGES)
 
 
+def test_mean_wanders_logarithmically_under_replace_multiple(tmp_path: Path) -> None:
+    mean, _ = run_chains(tmp_path, "regime=replace_multiple", "generator.covariance=identity")
+    for t in (0, 3, 8):
+        assert_mean_is(mean[t] ** 2, sum(1 / i for i in range(1, t + 2)) / NUM_IMAGES)
+
+
+@pytest.mark.parametrize("num_initial", [5, 80])
+def test_fresh_images_make_the_chain_forget_its_first_ones(num_initial: int, tmp_path: Path) -> None:
+    # m_t is the mean of n fresh images and n samples around m_(t-1), so V_t = 1/(4n) + (V_(t-1) + 1/n) / 4, which goes
+    # to 2/(3n) wherever it began.
+    n = NUM_IMAGES
+    num_images = num_initial + NUM_GENERATIONS * n + 4
+    options = (f"regime.num_initial={num_initial}", f"regime.num_fresh={n}", f"budget.num_synthetic={n}")
+    images = f"dataset.num_images={num_images}"
+    mean, _ = run_chains(tmp_path, "regime=fresh", "generator.covariance=identity", *options, images)
+    for t in (0, 1, 3, 8):
+        assert_mean_is(mean[t] ** 2, 2 / (3 * n) + (1 / num_initial - 2 / (3 * n)) / 4**t)
+
+
 def test_mean_stays_bounded_under_accumulate(tmp_path: Path) -> None:
     mean, _ = run_chains(tmp_path, "regime=accumulate", "generator.covariance=identity")
     for t in (0, 3, 8):

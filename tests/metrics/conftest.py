@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from collapse_bench.encoders.base import Encoded
+from collapse_bench.metrics.image_set import ImageSet
+from collapse_bench.pool import REAL
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,20 @@ class Mixture:
         noise = torch.randn(len(classes), self.means.shape[1], generator=rng)
         return self.means[classes] + (self.sd if sd is None else sd) * noise
 
-    def encode(self, features: Tensor) -> Encoded:
+    def encode(self, features: Tensor) -> ImageSet:
+        """Images with these features, in all columns; every second one is real, the others are from generation 0."""
         squared = (features[:, None] - self.means).square().sum(2)
-        return Encoded(features, (-squared / (2 * self.sd**2)).softmax(1))
+        probabilities = (-squared / (2 * self.sd**2)).softmax(1)
+        grey = 255 * (features[:, None, :, None] + features[:, None, None, :]).sigmoid()
+        return ImageSet(
+            images=grey.to(torch.uint8),
+            labels=probabilities.argmax(1),
+            features=features,
+            probabilities=probabilities,
+            born=REAL + torch.arange(len(features)) % 2,
+        )
 
-    def fresh(self, num_images: int, rng: torch.Generator) -> Encoded:
+    def fresh(self, num_images: int, rng: torch.Generator) -> ImageSet:
         return self.encode(self.draw(self.classes(num_images, rng), rng))
 
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from collapse_bench.metrics.functional.kernel import kernel_distance
+from collapse_bench.metrics.functional.kernel import kernel_distance, kernel_fit
+from collapse_bench.metrics.image_set import ImageSet
+from collapse_bench.metrics.kernel import KernelDistance
 
 
 def all_samples(points, num_p, num_q, p, q):
@@ -87,3 +89,30 @@ def test_kid_of_fewer_than_four_images_has_no_standard_error(rng):
     distance = kernel_distance(torch.randn(3, 4, generator=rng), torch.randn(9, 4, generator=rng))
     assert math.isfinite(distance.value)
     assert math.isnan(distance.standard_error)
+
+
+@pytest.mark.parametrize("num_images", [2, 5, 600])
+def test_a_fit_of_one_set_is_that_of_its_whole_kernel_matrix_without_diagonal(rng, num_images):
+    # More images than a block has rows, so that both triangles of a symmetric matrix come from one.
+    points = torch.randn(num_images, 7, generator=rng, dtype=torch.float64)
+    kernel = (points @ points.T / 7 + 1) ** 3
+    off = ~torch.eye(num_images, dtype=torch.bool)
+    fit = kernel_fit(points)
+    assert fit.mean == pytest.approx(kernel[off].mean().item(), rel=1e-12)
+    if num_images == 5:
+        # Least squares by another way: an effect per image, on every entry off the diagonal.
+        row, column = off.nonzero().T
+        design = torch.eye(num_images).double()[row] + torch.eye(num_images).double()[column]
+        solution = torch.linalg.lstsq(design, kernel[off] - kernel[off].mean()).solution
+        torch.testing.assert_close(fit.rows, solution)
+
+
+def test_kid_of_the_metric_is_that_of_the_function_and_expects_zero(rng):
+    generated, reference = torch.randn(60, 5, generator=rng), torch.randn(50, 5, generator=rng)
+    metric = KernelDistance()
+    metric.update(ImageSet(features=generated), side="generated")
+    metric.update(ImageSet(features=reference), side="reference")
+    estimate, expected = metric.compute()["kid"], kernel_distance(generated, reference)
+    assert estimate.value == pytest.approx(expected.value, rel=1e-9)
+    assert estimate.high - estimate.value == pytest.approx(1.959964 * expected.standard_error, rel=1e-5)
+    assert estimate.null == 0

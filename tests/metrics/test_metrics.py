@@ -7,34 +7,57 @@ from pathlib import Path
 import hydra.utils
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
 from jaxtyping import TypeCheckError
+from omegaconf import OmegaConf
 from torchmetrics.utilities import dim_zero_cat
 
-from collapse_bench.encoders.base import Encoded
 from collapse_bench.errors import ConfigError, MetricError
+from collapse_bench.metrics.base import GenerativeMetric
 from collapse_bench.metrics.classes import ClassShares, Confidence
+from collapse_bench.metrics.image_set import ImageSet
 from collapse_bench.metrics.manifold import Manifold
-from collapse_bench.metrics.tail import TailMass
+from collapse_bench.metrics.tail import TailCoverage, TailMass
+from collapse_bench.training import TrainerOptions
+from collapse_bench.types import ImageSpec
 
-CONF = Path(__file__).parents[2] / "conf" / "metrics"
-PANELS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONF.glob("*.yaml"))}
-METRICS = sorted(PANELS["headline"])
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def entries():
+    """What all panels hold, as Hydra composes it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        panels = [compose(f"metrics/{path.stem}").metrics for path in sorted((CONF / "metrics").glob("*.yaml"))]
+    return {name: entry for panel in panels for name, entry in OmegaConf.to_container(panel, resolve=True).items()}
+
+
+ENTRIES = entries()
+
+
+def is_generative(entry):
+    return issubclass(hydra.utils.get_class(entry["_target_"]), GenerativeMetric)
+
+
+GENERATIVE = sorted(name for name, entry in ENTRIES.items() if is_generative(entry))
+# Those that train a network take seconds per number.
+QUICK = [name for name in GENERATIVE if hydra.utils.get_class(ENTRIES[name]["_target_"]).resampled]
 
 
 def make(name):
-    return hydra.utils.instantiate(PANELS["headline"][name])
-
-
-def feed(metric, generated, reference):
-    metric.update(reference, real=True)
-    metric.update(generated, real=False)
+    metric = hydra.utils.instantiate(ENTRIES[name], _convert_="all")
+    metric.check(ImageSpec(1, 8, 8, tuple("01234")), True, TrainerOptions(num_threads=1))
     return metric
 
 
-def split(encoded, sizes):
-    pairs = zip(encoded.features.split(sizes), encoded.probabilities.split(sizes), strict=True)
-    return [Encoded(features, probabilities) for features, probabilities in pairs]
+def feed(metric, sets):
+    for side in metric.sides:
+        metric.update(sets[side], side=side)
+    return metric
+
+
+def split(images, sizes):
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    return [images.take(slice(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
 
 
 def plain(estimates):
@@ -42,64 +65,75 @@ def plain(estimates):
     return {name: tuple(repr(field) for field in estimate) for name, estimate in estimates.items()}
 
 
-@pytest.fixture
-def generated(mixture, rng):
-    return mixture.fresh(120, rng)
+def fed_scores(metric, sets):
+    return plain(feed(metric, sets).compute())
 
 
 @pytest.fixture
-def reference(mixture, rng):
-    return mixture.fresh(150, rng)
+def sets(mixture, rng):
+    """Images for every side."""
+    counts = {"generated": 120, "reference": 150, "training": 90, "real": 100}
+    return {side: mixture.fresh(count, rng) for side, count in counts.items()}
 
 
-@pytest.fixture(params=METRICS)
+@pytest.fixture(params=QUICK)
 def metric(request):
     return make(request.param)
 
 
-def test_numbers_have_a_direction_and_lie_in_their_interval(metric, generated, reference):
-    for estimate in feed(metric, generated, reference).compute().values():
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in GENERATIVE])
+def test_numbers_have_a_direction_and_lie_in_their_interval(name, sets):
+    for estimate in feed(make(name), sets).compute().values():
         assert isinstance(estimate.value, float | int)
         assert estimate.better in {"lower", "higher", "one", "floor"}
         assert (estimate.low is None) == (estimate.high is None)
         assert estimate.low is None or estimate.low <= estimate.value <= estimate.high
+        assert estimate.null is None or math.isfinite(estimate.null)
 
 
-def test_no_two_metrics_share_the_name_of_a_number(generated, reference):
-    names = [name for metric in METRICS for name in feed(make(metric), generated, reference).compute()]
+def test_no_two_metrics_share_the_name_of_a_number(sets):
+    names = [name for metric in QUICK for name in feed(make(metric), sets).compute()]
     assert len(names) == len(set(names))
-    assert {"fid", "kid", "precision", "recall", "density", "coverage", "tail_mass", "confidence"} <= set(names)
+    assert {"fid", "fid_infinity", "kid", "precision", "recall", "density", "coverage", "tail_mass"} <= set(names)
     assert {"within_class_variance_ratio", "class_kl", "lowest_class_share", "num_classes_covered"} <= set(names)
-    assert {f"class_share_{index}" for index in range(5)} <= set(names)
+    assert {f"{of}_{index}" for of in ("class_share", "class_coverage") for index in range(5)} <= set(names)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("real", [True, False])
-def test_a_feature_that_is_not_finite_raises_and_the_process_lives(metric, generated, bad, real):
-    generated.features[7, 2] = bad
-    with pytest.raises(MetricError, match="image 7"):
-        metric.update(generated, real=real)
+def test_a_number_that_is_not_finite_raises_and_the_process_lives(metric, sets, bad):
+    for side in metric.sides:
+        for column in {"features", "probabilities"} & {*metric.columns}:
+            broken = {name: getattr(sets[side], name) for name in ("images", "labels", "born")}
+            broken |= {name: getattr(sets[side], name).clone() for name in ("features", "probabilities")}
+            broken[column][7, 2] = bad
+            with pytest.raises(MetricError, match="image 7"):
+                metric.update(ImageSet(**broken), side=side)
 
 
-def test_missing_probabilities_raise_where_they_are_needed(metric, generated):
-    without = Encoded(generated.features)
-    if metric.needs_probabilities:
+def test_missing_columns_raise_where_they_are_needed(metric, sets):
+    only_born = ImageSet(born=sets["generated"].born)
+    with pytest.raises(MetricError, match=type(metric).__name__):
+        metric.update(only_born, side="generated")
+
+
+def test_metrics_without_probabilities_need_none(metric, sets):
+    columns = {name: getattr(sets["generated"], name) for name in ("images", "labels", "features")}
+    if "probabilities" in metric.columns:
         with pytest.raises(MetricError, match="needs class probabilities"):
-            metric.update(without, real=False)
+            metric.update(ImageSet(**columns), side="generated")
     else:
-        metric.update(without, real=False)
-        assert len(metric.generated_features) == 1
+        metric.update(ImageSet(**columns), side="generated")
+        assert len(getattr(metric, f"generated_{metric.columns[0]}")) == 1
 
 
-def test_fewer_than_two_images_raise(metric, generated, reference):
-    metric.update(reference, real=True)
-    metric.update(split(generated, [1, 119])[0], real=False)
+def test_fewer_than_two_images_raise(metric, sets):
+    feed(metric, {**sets, "generated": sets["generated"].take(slice(1))})
     with pytest.raises(MetricError, match="at least two generated images"):
         metric.compute()
 
 
-def test_computing_twice_gives_the_same_and_leaves_the_global_random_state(metric, generated, reference):
-    feed(metric, generated, reference)
+def test_computing_twice_gives_the_same_and_leaves_the_global_random_state(metric, sets):
+    feed(metric, sets)
     before = torch.get_rng_state()
     first = metric.compute()
     metric._computed = None  # else torchmetrics answers from its cache
@@ -107,61 +141,76 @@ def test_computing_twice_gives_the_same_and_leaves_the_global_random_state(metri
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_computing_does_not_change_the_features(metric, generated, reference):
-    before = generated.features.clone(), reference.features.clone()
-    feed(metric, generated, reference).compute()
-    assert torch.equal(generated.features, before[0])
-    assert torch.equal(reference.features, before[1])
+def test_computing_does_not_change_the_images(metric, sets):
+    columns = ("images", "labels", "features", "probabilities", "born")
+    before = {(side, name): getattr(sets[side], name).clone() for side in sets for name in columns}
+    feed(metric, sets).compute()
+    assert all(torch.equal(getattr(sets[side], name), value) for (side, name), value in before.items())
 
 
-def test_reset_forgets_the_generated_images_and_keeps_the_reference(metric, mixture, rng, generated, reference):
-    expected = plain(feed(metric.clone(), generated, reference).compute())
-    feed(metric, mixture.fresh(80, rng), reference).compute()
+def test_no_number_depends_on_the_order_of_the_images(metric, sets, rng):
+    expected = fed_scores(metric.clone(), sets)
+    shuffled = {side: images.take(torch.randperm(len(images), generator=rng)) for side, images in sets.items()}
+    assert fed_scores(metric, shuffled) == expected
+
+
+def test_reset_forgets_the_generated_images_and_keeps_the_others(metric, mixture, rng, sets):
+    expected = fed_scores(metric.clone(), sets)
+    feed(metric, {**sets, "generated": mixture.fresh(80, rng)}).compute()
     metric.reset()
-    metric.update(generated, real=False)
+    metric.update(sets["generated"], side="generated")
     assert plain(metric.compute()) == expected
 
 
-def test_several_updates_equal_one(metric, generated, reference):
-    expected = plain(feed(metric.clone(), generated, reference).compute())
-    for part in split(generated, [50, 1, 69]):
-        metric.update(part, real=False)
-    for part in split(reference, [149, 1]):
-        metric.update(part, real=True)
+def test_what_is_kept_of_one_side_is_dropped_when_that_side_changes(metric, mixture, rng, sets):
+    expected = fed_scores(metric.clone(), sets)
+    others = [side for side in metric.sides if side != "generated"]
+    feed(metric, {**sets, **{side: mixture.fresh(70, rng) for side in others}}).compute()
+    for side in others:
+        metric.forget(side)
+        metric.update(sets[side], side=side)
+    metric.reset()
+    metric.update(sets["generated"], side="generated")
     assert plain(metric.compute()) == expected
 
 
-def test_states_of_two_processes_are_concatenated(metric, generated, reference):
-    expected = plain(feed(metric.clone(), generated, reference).compute())
-    other = metric.clone()
-    feed(metric, split(generated, [70, 50])[0], split(reference, [90, 60])[0])
-    feed(other, split(generated, [70, 50])[1], split(reference, [90, 60])[1])
+def test_several_updates_equal_one(metric, sets):
+    expected = fed_scores(metric.clone(), sets)
+    for side in metric.sides:
+        for part in split(sets[side], [50, 1, len(sets[side]) - 51]):
+            metric.update(part, side=side)
+    assert plain(metric.compute()) == expected
+
+
+def test_states_of_two_processes_are_concatenated(metric, sets):
+    expected = fed_scores(metric.clone(), sets)
+    parts = {side: split(images, [40, len(images) - 40]) for side, images in sets.items()}
+    other = feed(metric.clone(), {side: part[1] for side, part in parts.items()})
+    feed(metric, {side: part[0] for side, part in parts.items()})
     assert set(metric._reductions.values()) == {dim_zero_cat}
     for state in metric._reductions:
         setattr(metric, state, getattr(metric, state) + getattr(other, state))
     assert plain(metric.compute()) == expected
 
 
-@pytest.mark.parametrize("panel", sorted(PANELS))
-def test_every_argument_of_a_metric_is_visible_in_its_panel(panel):
-    for entry in PANELS[panel].values():
-        arguments = inspect.signature(hydra.utils.get_class(entry["_target_"])).parameters
-        assert set(entry) == {"_target_", *arguments}
-
-
-def test_the_features_panel_is_the_part_of_the_headline_that_needs_no_probabilities():
-    needs_none = {name: entry for name, entry in PANELS["headline"].items() if not make(name).needs_probabilities}
-    assert PANELS["features"] == needs_none
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_argument_of_a_metric_is_visible_in_its_panel(name):
+    arguments = inspect.signature(hydra.utils.get_class(ENTRIES[name]["_target_"])).parameters
+    assert set(ENTRIES[name]) - {"_convert_"} == {"_target_", *arguments}
 
 
 OUT_OF_RANGE = {
     (Manifold, "num_neighbours"): [0, -1],
     (TailMass, "frac_tail"): [0.0, 1.0, -0.1, math.nan],
+    (TailCoverage, "num_neighbours"): [0, -1],
+    (TailCoverage, "frac_tail"): [0.0, 1.0, -0.1, math.nan],
     (ClassShares, "covered_at"): [0.0, 1.1, math.nan],
 }
 OF_THE_WRONG_TYPE = {
     (Manifold, "num_neighbours"): [2.0, True, "5", None],
     (TailMass, "frac_tail"): [True, "0.1", None],
+    (TailCoverage, "num_neighbours"): [2.0, True, "5", None],
+    (TailCoverage, "frac_tail"): [True, "0.1", None],
     (ClassShares, "covered_at"): [True, "0.1", None],
 }
 
@@ -183,26 +232,18 @@ def test_arguments_of_the_wrong_type_are_refused_by_name(metric, argument, value
         metric(**{argument: value})
 
 
-@pytest.mark.parametrize("side", ["generated", "reference"])
-def test_too_few_images_for_the_neighbours_raise(side, generated, reference):
-    both = {"generated": generated, "reference": reference}
-    both[side] = split(both[side], [5, len(both[side]) - 5])[0]
-    with pytest.raises(MetricError, match=f"5 {side} images"):
-        feed(Manifold(num_neighbours=5), both["generated"], both["reference"]).compute()
-
-
-def test_class_shares_are_counts_over_images_and_the_lowest_is_one_of_them(reference):
+def test_class_shares_are_counts_over_images_and_the_lowest_is_one_of_them():
     probabilities = torch.eye(3)[[0, 0, 0, 2]]
-    real = Encoded(torch.zeros(3, 1), torch.eye(3))
-    scores = feed(ClassShares(), Encoded(torch.zeros(4, 1), probabilities), real).compute()
+    sides = {"generated": ImageSet(probabilities=probabilities), "reference": ImageSet(probabilities=torch.eye(3))}
+    scores = feed(ClassShares(), sides).compute()
     assert [scores[f"class_share_{index}"].value for index in range(3)] == [0.75, 0, 0.25]
     assert scores["lowest_class_share"][0] == 0
-    assert scores["lowest_class_share"][2:] == scores["class_share_1"][2:]
+    assert scores["lowest_class_share"][2:4] == scores["class_share_1"][2:4]
     assert scores["num_classes_covered"].value == 2
 
 
-def test_confidence_is_the_mean_highest_probability_with_its_standard_error(generated, reference):
-    value, _, low, high = feed(Confidence(), generated, reference).compute()["confidence"]
-    highest = generated.probabilities.double().max(1).values
-    assert value == pytest.approx(highest.mean().item())
-    assert (high - low) / 2 == pytest.approx(1.959964 * highest.std().item() / 120**0.5, rel=1e-5)
+def test_confidence_is_the_mean_highest_probability_with_its_standard_error(sets):
+    estimate = feed(Confidence(), sets).compute()["confidence"]
+    highest = sets["generated"].probabilities.double().max(1).values
+    assert estimate.value == pytest.approx(highest.mean().item())
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.959964 * highest.std().item() / 120**0.5, rel=1e-5)

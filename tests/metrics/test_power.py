@@ -67,14 +67,16 @@ def deviations(mixture):
     metrics = [
         FrechetDistance(), KernelDistance(), Manifold(), TailMass(), WithinClassVariance(), ClassShares(), Confidence()
     ]  # fmt: skip
+    reference = mixture.fresh(NUM_IMAGES, rng)
     for metric in metrics:
-        metric.update(mixture.fresh(NUM_IMAGES, rng), real=True)
+        if "reference" in metric.sides:
+            metric.update(reference, side="reference")
 
     def values(features):
         scores = {}
         for metric in metrics:
             metric.reset()
-            metric.update(mixture.encode(features), real=False)
+            metric.update(mixture.encode(features), side="generated")
             scores |= metric.compute()
         return torch.tensor([scores[name].value for name in ROWS], dtype=torch.float64)
 

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from collapse_bench.metrics.functional.variance import within_class_variance_ratio
+from collapse_bench.errors import MetricError
+from collapse_bench.metrics.functional.variance import total_variance, within_class_variance_ratio
+from collapse_bench.metrics.image_set import ImageSet
+from collapse_bench.metrics.variance import TotalVariance, WithinClassVariance
+
+
+def scored(metric, generated, reference):
+    """The one value of a metric for images with features and probabilities."""
+    for side, encoded in (("reference", reference), ("generated", generated)):
+        metric.update(ImageSet(features=encoded.features, probabilities=encoded.probabilities), side=side)
+    (estimate,) = metric.compute().values()
+    assert estimate.better == "one"
+    return estimate.value
 
 
 def test_variance_ratio_of_classes_shrunk_by_a_tenth_is_081(rng, mixture):
@@ -54,3 +66,39 @@ def test_variance_ratio_without_a_common_class_is_nan(rng):
 def test_variance_ratio_of_one_repeated_image_is_zero(rng):
     real, zero = torch.randn(4, 3, generator=rng), torch.zeros(4).long()
     assert within_class_variance_ratio(torch.ones(4, 3), zero, real, zero) == 0
+
+
+def test_total_variance_is_the_trace_of_the_covariance(rng):
+    features = torch.randn(50, 6, generator=rng) + 30
+    assert total_variance(features) == pytest.approx(np.trace(np.cov(features.double().numpy().T)), rel=1e-12)
+
+
+def test_total_variance_ratio_sees_shrinkage_and_lost_classes_and_not_which(rng, mixture):
+    real = mixture.encode(mixture.draw(mixture.classes(400, rng), rng).double())
+    mean = real.features.mean(0)
+    shrunk = mixture.encode(mean + 0.9 * (real.features - mean))
+    assert scored(TotalVariance(), shrunk, real) == pytest.approx(0.81, rel=1e-12)
+    lost = mixture.encode(mixture.draw(torch.full((400,), 2), rng))
+    # A class has 8 of variance, and the five means add 25 (1 - 1/5) = 20; standard errors are near 3 %.
+    assert scored(TotalVariance(), lost, real) == pytest.approx(8 / 28, rel=0.15)
+    assert scored(WithinClassVariance(), lost, real) == pytest.approx(1, rel=0.15)
+
+
+def test_total_variance_ratio_to_real_images_that_are_all_equal_is_nan(rng, mixture):
+    one = mixture.encode(torch.ones(5, 8))
+    assert math.isnan(scored(TotalVariance(), mixture.fresh(5, rng), one))
+
+
+@pytest.mark.parametrize("metric", [TotalVariance, WithinClassVariance])
+def test_numbers_do_not_depend_on_the_order_and_are_the_same_twice(rng, mixture, metric):
+    generated, real = mixture.fresh(50, rng), mixture.fresh(70, rng)
+    first = scored(metric(), generated, real)
+    assert scored(metric(), generated, real) == first
+    assert scored(metric(), mixture.encode(generated.features.flip(0)), mixture.encode(real.features.flip(0))) == first
+
+
+@pytest.mark.parametrize("metric", [TotalVariance, WithinClassVariance])
+def test_a_feature_that_is_not_finite_is_refused(metric):
+    images = ImageSet(features=torch.tensor([[0.0], [math.inf]]), probabilities=torch.ones(2, 1))
+    with pytest.raises(MetricError, match="first: image 1"):
+        metric().update(images, side="generated")

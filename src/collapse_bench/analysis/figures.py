@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from collapse_bench.analysis.runs import Run, group_by_arm, headline, seed_curves
 from collapse_bench.analysis.statistics import summarize
-from collapse_bench.analysis.tables import FLOOR, direction, label
+from collapse_bench.analysis.tables import FLOOR, NULL, direction, label
 from collapse_bench.errors import RunDirError
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -24,6 +24,7 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 # As many dashes and markers as do not divide the number of colours, so that the combination repeats late.
 _DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (1.5, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
+_NULL_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (1, 2)), "linewidth": 1.0}
 _FLOOR_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (3, 3)), "linewidth": 1.2}
 _SMALL = 8
 _MAX_ROWS = 13
@@ -213,14 +214,21 @@ def _draw_panel(axes: Axes, arms: Mapping[str, Sequence[Run]], metric: str, of: 
         inside += [*curves.to_numpy().ravel(), *centre]
 
     # Arms that measure different numbers of images have different floors.
-    floors = {
-        round(floor, 12) for members in arms.values() for run in members if np.isfinite(floor := run.floor(metric))
+    everyone = [run for members in arms.values() for run in members]
+    spreads = {
+        round(floor, 12): run.floor_spread(metric) for run in everyone if np.isfinite(floor := run.floor(metric))
     }
-    for floor in sorted(floors):
+    floors = sorted(spreads)
+    nulls = sorted({round(null, 12) for run in everyone if np.isfinite(null := run.null(metric))})
+    for null in nulls:
+        axes.axhline(null, label=NULL, zorder=1, **_NULL_STYLE)
+    for floor in floors:
         axes.axhline(floor, label=FLOOR, zorder=1, **_FLOOR_STYLE)
+        if np.isfinite(spread := spreads[floor]):
+            axes.axhspan(floor - 2 * spread, floor + 2 * spread, color=_FLOOR_STYLE["color"], alpha=0.12, linewidth=0)
         place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
         axes.annotate("floor", (1, floor), (3, 0), va="center", fontsize=7, color=_FLOOR_STYLE["color"], **place)
-    seen = np.array([*inside, *floors])
+    seen = np.array([*inside, *floors, *nulls])
     seen = seen[np.isfinite(seen)]
     if len(seen):
         margin = 0.15 * float(np.ptp(seen)) or 0.1 * abs(float(seen[0])) or 0.1
@@ -243,7 +251,9 @@ def _legend_handles(arms: Mapping[str, Sequence[Run]]) -> list[Line2D]:
         Line2D([], [], label=f"{name} (n = {len(members)})", **style)
         for style, (name, members) in zip(_styles(), arms.items(), strict=False)
     ]
-    handles.append(Line2D([], [], label=FLOOR, **_FLOOR_STYLE))
+    handles.append(Line2D([], [], label=f"{FLOOR} (band: 2 sd)", **_FLOOR_STYLE))
+    if any(np.isfinite(run.null(metric)) for members in arms.values() for run in members for metric in headline([run])):
+        handles.append(Line2D([], [], label=f"{NULL}, where one is known", **_NULL_STYLE))
     if not all(run.complete for members in arms.values() for run in members):
         cross = {"color": "#555555", "linestyle": "", "marker": "x", "markersize": 8}
         handles.append(Line2D([], [], label="an incomplete run ends here", **cross))

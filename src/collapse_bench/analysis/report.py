@@ -21,15 +21,22 @@ from collapse_bench.analysis.figures import (
 )
 from collapse_bench.analysis.runs import Run, config_differences, group_by_arm, headline
 from collapse_bench.analysis.tables import (
+    VERDICT_LEGEND,
     arm_table,
+    control_hint,
     default_baseline,
     direction,
     format_arm_table,
+    format_curve_table,
     format_generation_table,
     format_paired_table,
+    format_verdict_reasons,
+    format_verdict_table,
     label,
     resource_table,
+    sensitivity_table,
     to_html,
+    verdict_rules,
 )
 from collapse_bench.records import Score
 
@@ -58,6 +65,7 @@ def write_report(runs: Sequence[Run], path: str | Path, *, baseline: str | None 
     arms = group_by_arm(runs)
     against = default_baseline(runs) if baseline is None else baseline
     paired = format_paired_table(runs, against)
+    verdicts = format_verdict_table(runs)
     highest = highest_class_share(runs)
     kept_measured = any(score.of == "kept" for run in runs for record in run.records for score in record.scores)
     environment = jinja2.Environment(
@@ -75,6 +83,13 @@ def write_report(runs: Sequence[Run], path: str | Path, *, baseline: str | None 
         baseline=against,
         paired_table=to_html(paired) if len(paired) else None,
         kept_table=to_html(format_arm_table(runs, "kept")) if kept_measured else None,
+        verdict_table=to_html(verdicts) if len(verdicts) else None,
+        verdict_legend=VERDICT_LEGEND,
+        verdict_rules=verdict_rules(),
+        verdict_reasons=to_html(format_verdict_reasons(runs)) if len(verdicts) else None,
+        sensitivity=to_html(sensitivity_table(runs)) if len(verdicts) else None,
+        control_hint=control_hint(runs),
+        curve_tables=[(label(metric), to_html(format_curve_table(runs, metric))) for metric in headline(runs)],
         legend=_as_svg(plot_legend(runs)),
         curves=[
             (f"{label(metric)} over generations, {direction(runs, metric)}", _as_svg(_curve(runs, metric)))

@@ -21,13 +21,16 @@ SCHEMA = 1
 
 HEADLINE = (
     "fid",
+    "fid_infinity",
     "precision",
     "recall",
     "within_class_variance_ratio",
     "tail_mass",
     "class_kl",
-    "lowest_class_share",
-    "confidence",
+    "lowest_class_coverage",
+    "duplicates",
+    "copies_of_training",
+    "copies_of_real",
 )
 """Headline metrics, in the order of tables and figures. No single one of them sees every kind of collapse."""
 
@@ -125,12 +128,31 @@ class Run:
         return next((score.value for score in scores if (score.metric, score.of) == (metric, of)), math.nan)
 
     def floor(self, metric: str) -> float:
-        """The real-vs-real floor of a metric: control images scored as samples are; NaN if it was not measured."""
-        for record in self.records:
-            for score in record.scores:
-                if (score.metric, score.of) == (metric, "control"):
-                    return score.value
-        return math.nan
+        """The real-vs-real floor: real images scored as samples are; NaN if it was not measured.
+
+        The mean over random splits of the held-out images, or the control set's score where splits make no sense.
+        """
+        score = self.floor_score(metric)
+        return math.nan if score is None else score.value
+
+    def floor_spread(self, metric: str) -> float:
+        """Standard deviation of the floor over the splits; NaN where there are none."""
+        score = self.floor_score(metric)
+        return math.nan if score is None or score.spread is None else score.spread
+
+    def null(self, metric: str) -> float:
+        """The mean of a metric for a perfect model; NaN where it is not known."""
+        score = self.floor_score(metric)
+        return math.nan if score is None or score.null is None else score.null
+
+    def floor_score(self, metric: str) -> Score | None:
+        """The floor with its spread and the null; None if it was not measured."""
+        for of in ("floor", "control"):
+            for record in self.records:
+                for score in record.scores:
+                    if (score.metric, score.of) == (metric, of):
+                        return score
+        return None
 
     def class_shares(self, of: str = "model") -> pd.DataFrame:
         """Share of each class among the samples: one row per class name, one column per generation.

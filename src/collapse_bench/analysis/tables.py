@@ -3,10 +3,13 @@
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import pandas as pd
 
+from collapse_bench.analysis.comparing import compare, is_control
+from collapse_bench.analysis.curves import ONSET, CurveSummary, Waiting, summarize_curves
 from collapse_bench.analysis.runs import (
     Run,
     better,
@@ -16,20 +19,42 @@ from collapse_bench.analysis.runs import (
     total_spent,
 )
 from collapse_bench.analysis.statistics import SeedInterval, paired_difference, summarize
+from collapse_bench.analysis.verdicts import (
+    ALPHA,
+    EIGHT,
+    FACTORS,
+    STAGES,
+    QualityGate,
+    Verdict,
+    judge,
+    threshold_sensitivity,
+)
 from collapse_bench.errors import RunDirError
+from collapse_bench.records import Score
 
 FLOOR = "real-vs-real floor"
 """Label of the row, line or column that shows real images scored as samples are."""
 
+NULL = "null of a perfect model"
+"""Label of the row or line that shows the mean of a number for a perfect model, exact or asymptotic."""
+
 _LABELS = {
     "fid": "FID",
+    "fid_infinity": "FID at infinity",
     "kid": "KID",
     "precision": "precision",
     "recall": "recall",
     "within_class_variance_ratio": "within-class variance ratio",
     "tail_mass": "tail mass",
     "class_kl": "class KL",
+    "class_g": "class G",
+    "vendi": "Vendi score",
     "lowest_class_share": "lowest class share",
+    "lowest_class_coverage": "lowest class coverage",
+    "copies_of_training": "copies of the pool",
+    "copies_of_real": "copies of real images",
+    "knn_entropy_gap": "k-NN entropy gap",
+    "latent_sd": "latent sd",
     "num_classes_covered": "classes covered",
 }
 _DIRECTIONS = {
@@ -39,13 +64,16 @@ _DIRECTIONS = {
     "floor": "best at the floor",
 }
 _ARROWS = {"lower": "↓", "higher": "↑", "one": "→ 1", "floor": "→ floor"}
-_SIGNIFICANT = ("fid", "kid", "class_kl")
+_SIGNIFICANT = ("fid", "fid_infinity", "kid", "class_kl", "held_out_loss", "reconstruction_error")
+_GATE = QualityGate()
 _MISSING = "n/a"
 
 
 def label(metric: str) -> str:
-    """The name of a metric in words."""
-    return _LABELS.get(metric, metric.replace("_", " "))
+    """The name of a metric in words; ``recall@classifier`` is ``"recall (classifier)"``."""
+    name, _, encoder = metric.partition("@")
+    words = _LABELS.get(name, name.replace("_", " "))
+    return f"{words} ({encoder})" if encoder else words
 
 
 def direction(runs: Sequence[Run], metric: str) -> str:
@@ -75,6 +103,12 @@ def format_interval(metric: str, interval: SeedInterval, *, signed: bool = False
     return f"{centre} [{ends[0]}, {ends[1]}]"
 
 
+def format_floor(metric: str, floor: float, spread: float) -> str:
+    """A floor as text: ``"0.976 ± 0.010 sd"``, the spread being the standard deviation over splits, where known."""
+    text = format_value(metric, floor)
+    return f"{text} ± {_fixed(spread, _num_decimals(metric, floor))} sd" if math.isfinite(spread) else text
+
+
 def generation_table(run: Run, of: str = "model") -> pd.DataFrame:
     """The headline metrics of one run: the real-vs-real floor first, then one row per generation.
 
@@ -100,7 +134,7 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
 
     Returns:
         One row per (arm, metric) with ``generation`` (the last), ``num_seeds`` (of the arm), ``value`` and ``change``
-        (each a ``SeedInterval``, with the seeds it stands on) and ``floor``.
+        (each a ``SeedInterval``, with the seeds it stands on), ``floor`` and ``floor_spread``.
 
     Raises:
         RunDirError: if the runs do not compare, or none has a generation yet.
@@ -120,6 +154,7 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
                     "value": summarize(list(value.values())),
                     "change": summarize([value[seed] - first[seed] for seed in value.keys() & first.keys()]),
                     "floor": mean_floor(members, metric),
+                    "floor_spread": max((run.floor_spread(metric) for run in members), key=_finite_first),
                 }
             )
     return pd.DataFrame(rows)
@@ -128,7 +163,7 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
 def format_arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
     """``arm_table`` as text: the floor, then one row per arm, cells of two lines (value, change since generation 0)."""
     table = arm_table(runs, of)
-    floors: dict[str, list[float]] = {}
+    floors: dict[str, list[tuple[float, float]]] = {}
     body: dict[str, dict[str, str]] = {FLOOR: {"last": "", "seeds": ""}}
     for arm, rows in table.groupby("arm", sort=False):
         num_seeds = int(rows["num_seeds"].iloc[0])
@@ -145,9 +180,13 @@ def format_arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
                 if value.n
                 else _MISSING
             )
-            floors.setdefault(metric, []).append(row["floor"])
+            floors.setdefault(metric, []).append((row["floor"], row["floor_spread"]))
         body[str(arm)] = cells
     body[FLOOR] |= {_header(runs, metric): _format_floors(metric, values) for metric, values in floors.items()}
+    nulls = {metric: sorted({null for run in runs if math.isfinite(null := run.null(metric))}) for metric in floors}
+    if any(nulls.values()):
+        texts = {_header(runs, m): format_value(m, known[0]) if len(known) == 1 else "" for m, known in nulls.items()}
+        body = {FLOOR: body.pop(FLOOR), NULL: {"last": "", "seeds": "", **texts}, **body}
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
 
 
@@ -194,13 +233,163 @@ def format_paired_table(runs: Sequence[Run], baseline: str, of: str = "model") -
 
 
 def format_generation_table(run: Run, of: str = "model") -> pd.DataFrame:
-    """``generation_table`` as text."""
-    table = generation_table(run, of)
-    text = pd.DataFrame(
-        {_header([run], metric): [format_value(metric, v) for v in table[metric]] for metric in table.columns},
-        index=table.index.map(str),
+    """``generation_table`` as text: the floor with its spread, the null where there is one, the generations."""
+    of_floor = [run.floor_score(metric) for metric in headline([run])]
+    rows = {FLOOR: [score for score in of_floor if score is not None]} | {
+        str(record.generation): [score for score in record.scores if score.of == of] for record in run.records
+    }
+    return format_scores(rows, headline([run])).rename_axis("generation")
+
+
+def format_scores(rows: Mapping[str, Sequence[Score]], metrics: Sequence[str]) -> pd.DataFrame:
+    """Scores as text, one row per label and one column per metric.
+
+    Args:
+        rows: scores by label. Below the first row, which is the floor, stands the null, where one is known.
+        metrics: columns; scores of others are left out.
+    """
+    found = {name: {score.metric: score for score in scores} for name, scores in rows.items()}
+    first = next(iter(found.values()))
+    nulls = {metric: score.null for metric, score in first.items() if metric in metrics and score.null is not None}
+    body: dict[str, dict[str, str]] = {}
+    for name, scores in found.items():
+        cells = body[name] = {}
+        for metric in metrics:
+            direction = next(row[metric].better for row in found.values() if metric in row)
+            header = f"{label(metric)} {_ARROWS[direction]}"
+            score = scores.get(metric)
+            spread = math.nan if score is None or score.spread is None else score.spread
+            cells[header] = _MISSING if score is None else format_floor(metric, score.value, spread)
+            if nulls and scores is first:
+                null = format_value(metric, nulls[metric]) if metric in nulls else ""
+                body.setdefault(NULL, {})[header] = null
+    return pd.DataFrame.from_dict(body, orient="index")
+
+
+def verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """What each definition of collapse says about each arm but the controls.
+
+    Returns:
+        One row per (arm, definition) with the fields of ``Verdict``, its ``reason``, and ``undertrained`` (of the
+        arm, by ``QualityGate``; ``None`` where that was not measured).
+
+    Raises:
+        RunDirError: if the runs do not compare.
+    """
+    arms = group_by_arm(runs)
+    rows = [
+        {"arm": arm, **vars(verdict), "reason": verdict.reason, "undertrained": _GATE.undertrained(arms[arm])}
+        for arm, verdicts in judge(runs).items()
+        for verdict in verdicts
+    ]
+    names = [field.name for field in fields(Verdict)]
+    return pd.DataFrame(rows, columns=["arm", *names, "reason", "undertrained"])
+
+
+def format_verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """``verdict_table`` as text: a row per definition, a column per arm; empty where no arm has a control.
+
+    Cells have three lines: the decision, the effect with its interval, p (corrected) and the number of pairs.
+    """
+    table = verdict_table(runs)
+    if set(table["arm"]) <= set(_without_control(runs)):
+        return pd.DataFrame()
+    body: dict[str, dict[str, str]] = {}
+    for row in table.to_dict("records"):
+        arm = f"{row['arm']} (undertrained)" if row["undertrained"] else row["arm"]
+        lines = [row["decision"]]
+        if row["n"]:
+            p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
+            lines += [format_interval("", row["effect"], signed=True), f"{p}, n = {row['n']}"]
+        body.setdefault(row["definition"], {})[arm] = "\n".join(lines)
+    return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
+
+
+def format_verdict_reasons(runs: Sequence[Run]) -> pd.DataFrame:
+    """What every verdict stands on, in words: a row per definition, a column per arm."""
+    body: dict[str, dict[str, str]] = {}
+    for row in verdict_table(runs).to_dict("records"):
+        body.setdefault(row["definition"], {})[row["arm"]] = row["reason"]
+    return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
+
+
+def verdict_gaps(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Why verdicts are not decidable, in words, each with the definitions that it concerns."""
+    gaps: dict[str, list[str]] = {}
+    for row in verdict_table(runs).to_dict("records"):
+        for gap in row["gaps"] if row["decision"] == "not decidable" else ():
+            gaps[gap] = list(dict.fromkeys([*gaps.get(gap, []), row["definition"]]))
+    return gaps
+
+
+def verdict_rules() -> dict[str, str]:
+    """What is shown where a definition says "yes", in words, by definition."""
+    return {definition.name: definition.rule for definition in (*EIGHT, *STAGES)}
+
+
+VERDICT_LEGEND = (
+    f"One-sided paired t test over seeds at {ALPHA:g}: the arm has become worse than its control C0 (retrained on the "
+    "real pool, same seed) by more than the threshold. Below the decision: how much worse, positive is worse, with "
+    "the 95 % t interval. p is corrected by Holm: over the eight definitions of an arm, and early and late collapse "
+    'each over their own tests. "no" means not shown at this level. Thresholds are ours.'
+)
+"""How a table of verdicts is read."""
+
+
+def sensitivity_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """The decisions where all thresholds are multiplied by each of ``FACTORS``: a row per (arm, definition)."""
+    decisions = threshold_sensitivity(runs)
+    body = {f"{arm}: {definition}": by_factor for (arm, definition), by_factor in decisions.items()}
+    table = pd.DataFrame.from_dict(body, orient="index", columns=list(FACTORS)).rename_axis("arm: definition")
+    return table.rename(columns=lambda factor: f"thresholds x {factor:g}")
+
+
+def control_hint(runs: Sequence[Run]) -> str | None:
+    """How to get the control of the arms that have none, in one line; ``None`` where all have one."""
+    if not (alone := _without_control(runs)):
+        return None
+    return (
+        f"No verdict on {'; '.join(alone)}: the control C0 is missing; run the same command and seeds with regime=real "
+        "mitigation=control"
     )
-    return text.rename_axis("generation")
+
+
+def curve_table(runs: Sequence[Run], metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """Metrics of every arm over the generations, as a few numbers: one row per (arm, metric).
+
+    Args:
+        runs: runs that compare.
+        metrics: names; ``None`` is the headline metrics that the runs have.
+
+    Returns:
+        The columns ``arm`` and those of ``CurveSummary``; a control C0 is compared with itself.
+
+    Raises:
+        RunDirError: if the runs do not compare, or none has a generation yet.
+    """
+    rows = [
+        {"arm": arm, **vars(summarize_curves(members, compare(members, runs), metric))}
+        for arm, members in _started(runs).items()
+        for metric in (headline(runs) if metrics is None else metrics)
+        if any(metric in run.metrics for run in members)
+    ]
+    return pd.DataFrame(rows, columns=["arm", *(field.name for field in fields(CurveSummary))])
+
+
+def format_curve_table(runs: Sequence[Run], metric: str) -> pd.DataFrame:
+    """``curve_table`` of one metric as text: one row per arm that has it."""
+    body = {
+        row["arm"]: {
+            "to generation": str(row["last_generation"]),
+            "area of relative degradation": _interval_or_missing("", row["area"]),
+            "final value": _interval_or_missing(metric, row["final"]),
+            "half-life": _format_waiting(row["half_life"]),
+            "slope, last half": _interval_or_missing(metric, row["slope"], signed=True),
+            f"onset ({ONSET:g} worse than C0)": _format_waiting(row["onset"]),
+        }
+        for row in curve_table(runs, [metric]).to_dict("records")
+    }
+    return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
 
 
 def resource_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -282,6 +471,14 @@ def _started(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return arms
 
 
+def _without_control(runs: Sequence[Run]) -> list[str]:
+    return [
+        arm
+        for arm, members in group_by_arm(runs).items()
+        if not is_control(members[0]) and not compare(members, runs).num_pairs
+    ]
+
+
 def _last_generation(members: Sequence[Run]) -> int:
     return max(len(run.records) for run in members) - 1
 
@@ -291,11 +488,29 @@ def _at(members: Sequence[Run], generation: int, metric: str, of: str) -> dict[i
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
 
-def _format_floors(metric: str, floors: Sequence[float]) -> str:
+def _interval_or_missing(metric: str, interval: SeedInterval, *, signed: bool = False) -> str:
+    return format_interval(metric, interval, signed=signed) if interval.n else _MISSING
+
+
+def _format_waiting(waiting: Waiting) -> str:
+    interval, num_censored = waiting.interval, waiting.num_censored
+    if not interval.n:
+        return _MISSING
+    if num_censored == interval.n:
+        return f"never (n = {interval.n})"
+    text = format_interval("", interval)
+    return f"{text}\n{num_censored} of {interval.n} never" if num_censored else text
+
+
+def _format_floors(metric: str, floors: Sequence[tuple[float, float]]) -> str:
     # Arms that measure different numbers of images have different floors.
-    known = sorted(floor for floor in floors if math.isfinite(floor))
-    texts = [format_value(metric, floor) for floor in known] or [_MISSING]
+    known = sorted(pair for pair in floors if math.isfinite(pair[0]))
+    texts = [format_floor(metric, *pair) for pair in known] or [_MISSING]
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
+def _finite_first(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -311,7 +526,7 @@ def _num_decimals(metric: str, value: float) -> int:
         return 0
     if metric.startswith("num_"):
         return 0 if value == round(value) else 1
-    if metric in _SIGNIFICANT:
+    if metric.partition("@")[0] in _SIGNIFICANT:
         return 3 if value == 0 else min(max(2 - math.floor(math.log10(abs(value))), 0), 5)
     return 3
 

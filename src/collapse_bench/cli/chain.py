@@ -19,9 +19,9 @@ from rich.console import Console
 
 from collapse_bench.analysis.figures import write_figures
 from collapse_bench.analysis.runs import load_run
-from collapse_bench.analysis.tables import format_value, generation_table, label, to_text
+from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
-from collapse_bench.cli.config import build, flatten, resolve
+from collapse_bench.cli.config import build, chosen_options, flatten, resolve
 from collapse_bench.cli.progress import RichWatch
 from collapse_bench.errors import ConfigError
 from collapse_bench.fingerprint import code_version, library_versions
@@ -48,11 +48,7 @@ def run_chain(composed: DictConfig) -> None:
     console = Console()
     config = resolve(composed)
     _check(config)
-    choices = {
-        group: name
-        for group, name in HydraConfig.get().runtime.choices.items()
-        if not group.startswith("hydra") and "@" not in group
-    }
+    choices = chosen_options()
     data = build(config["dataset"], "dataset").load()
     identity = {**_identity(config), "data": data.content_hash}
     config_hash = _hash(identity)
@@ -169,14 +165,12 @@ def _show(run_dir: RunDir, console: Console) -> None:
     """The table, the figures, and where they are."""
     run = load_run(run_dir.path)
     cell = " / ".join(str(run.choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
-    print_table(console, f"{cell}, seed {run.seed}", generation_table(run))
+    print_table(console, f"{cell}, seed {run.seed}", format_generation_table(run))
     write_figures([run], run_dir.path / "figures")
     console.print(f"run folder: {run_dir.path}   figures: {run_dir.path / 'figures'}", highlight=False, soft_wrap=True)
 
 
-def print_table(console: Console, title: str, frame: pd.DataFrame) -> None:
-    """Shows numbers, one column per metric; columns that do not fit continue below, so that none is cut."""
-    text = pd.DataFrame({label(name): [format_value(name, v) for v in frame[name]] for name in map(str, frame.columns)})
-    text.index = pd.Index(map(str, frame.index), name=frame.index.name)
-    for line in (f"\n{title}", to_text(text, console.width)):
+def print_table(console: Console, title: str, table: pd.DataFrame) -> None:
+    """Shows a table of text; columns that do not fit continue below, so that none is cut."""
+    for line in (f"\n{title}", to_text(table, console.width)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """From command-line overrides to a checked, plain configuration, and from that to objects."""
 
 import difflib
+import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -17,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from collapse_bench.errors import ConfigError
 
 _OPTIONS_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-i", "--info")
+_COMMANDS = {"run": "collapse-run", "measure": "collapse-measure", "selftest": "collapse-measure selftest"}
 _OTHER_FILES = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 
 
@@ -34,7 +37,7 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
 
     Args:
         arguments: as in ``sys.argv[1:]``; options that start with ``-`` are Hydra's and are not looked at.
-        config_name: of the file at the top of the configuration; the console script is ``collapse-`` and this name.
+        config_name: of the file at the top of the configuration.
 
     Raises:
         ConfigError: for a misspelt key, group or option, with the nearest match.
@@ -83,6 +86,22 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
         ) from error
 
 
+def chosen_options() -> dict[str, str]:
+    """The option chosen in each group, in a task of Hydra's; several options of one group are joined by ``+``."""
+    hydra = HydraConfig.get()
+    chosen = {
+        group: str(name)
+        for group, name in hydra.runtime.choices.items()
+        if name is not None and not group.startswith("hydra") and "@" not in group
+    }
+    # Hydra does not list the choices of a group of which several options are chosen.
+    for override in parse_overrides(list(hydra.overrides.task)):
+        group, options = override.key_or_group, override.value()
+        if group not in chosen and group in _groups(hydra.job.config_name or "run") and isinstance(options, list):
+            chosen[group] = "+".join(map(str, options))
+    return chosen
+
+
 def resolve(composed: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain values, without Hydra's own part.
 
@@ -98,11 +117,39 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
 
 
 def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
+    _refuse_clashes(overrides, config_name)
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             return compose(config_name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(str(error), overrides, config_name)) from error
+
+
+def _refuse_clashes(overrides: Sequence[str], config_name: str) -> None:
+    """Several options of one group go together only where no two of them fill the same key differently."""
+    for override in parse_overrides(overrides):
+        group, options = override.key_or_group, override.value()
+        if not isinstance(options, list) or group not in _groups(config_name):
+            continue
+        filled: dict[str, tuple[str, Any]] = {}
+        for option in map(str, options):
+            for key, value in _keys_filled_by(Path(conf_dir()) / group / f"{option}.yaml").items():
+                other, same = filled.setdefault(key, (option, value))
+                if value != same:
+                    raise ConfigError(
+                        f"{group}=[{other},{option}]: both fill {key}, so they do not go together; choose one"
+                    )
+
+
+def _keys_filled_by(file: Path) -> dict[str, Any]:
+    """Whole keys, such as ``encoder.pca._target_``, and what the file of one option writes there."""
+    if not file.is_file():
+        return {}  # Hydra's own message says which options there are
+    header = re.match(r"#\s*@package\s+(\S+)", file.read_text())
+    package = header[1] if header else file.parent.name
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(content, dict)
+    return {f"{package}.{key}": value for key, value in content.items() if key != "defaults"}
 
 
 def _groups(config_name: str) -> list[str]:
@@ -121,10 +168,12 @@ def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
     groups = _groups(config_name)
     choices = [o for o in overrides if o.partition("=")[0] in groups]
     for choice in choices:
-        group, _, option = choice.partition("=")
+        group, _, options = choice.partition("=")
         known = _options(group)
-        if option not in [*known, "null"]:
-            return f"{group}={option}: there is no such option{_nearest(option, known)}. Options: {', '.join(known)}"
+        for option in options.strip("[]").split(","):
+            if option.strip() not in [*known, "null"]:
+                nearest = _nearest(option, known)
+                return f"{choice}: there is no such option{nearest}. Options: {', '.join(known)}"
     if choices == list(overrides):
         return message.strip().splitlines()[0]
     known = [*groups, *flatten(OmegaConf.to_container(_compose(choices, config_name), resolve=False))]
@@ -136,7 +185,7 @@ def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
 
 
 def _unknown_key(key: str, known: Sequence[str], config_name: str) -> str:
-    return f"{key}: there is no such key{_nearest(key, known)}. All keys: collapse-{config_name} --cfg job"
+    return f"{key}: there is no such key{_nearest(key, known)}. All keys: {_COMMANDS[config_name]} --cfg job"
 
 
 def _nearest(word: str, words: Sequence[str]) -> str:

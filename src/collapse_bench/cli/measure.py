@@ -1,4 +1,4 @@
-"""``collapse-measure``: scores of a finished run without retraining, or of images that were made elsewhere."""
+"""``collapse-measure``: scores of a finished run or of images made elsewhere, and what each number sees."""
 
 import json
 import os
@@ -23,28 +23,35 @@ def main() -> None:
                 "collapse-measure does not sweep; start it once for each run, as in: "
                 "for run in runs/*/; do collapse-measure run=$run; done"
             )
-        sys.argv[1:1] = _choices_of_the_run(sys.argv[1:])
-        check_command_line(sys.argv[1:], "measure")
-        _measure()
+        if sys.argv[1:2] == ["selftest"]:
+            del sys.argv[1]
+            check_command_line(sys.argv[1:], "selftest")
+            _selftest()
+        else:
+            sys.argv[1:1] = _choices_of_the_run(sys.argv[1:])
+            check_command_line(sys.argv[1:], "measure")
+            _measure()
     except CollapseBenchError as error:
         sys.exit(f"error: {error}")
 
 
 def _choices_of_the_run(arguments: Sequence[str]) -> list[str]:
     """What a run chose, as overrides, so that single keys are looked up in its options and not in the defaults."""
-    overrides = parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
-    given = {override.key_or_group: override.value() for override in overrides}
+    typed = parse_overrides([a for a in arguments if "=" in a and not a.startswith("-")])
+    given = {override.key_or_group: override.value() for override in typed}
     try:
         info = json.loads((Path(str(given["run"])).expanduser() / "run.json").read_text(encoding="utf-8"))
         choices = {group: str(info["choices"][group]) for group in ("encoder", "metrics", "trainer")}
     except (KeyError, OSError, TypeError, ValueError):
         return []  # there is no run, or it is damaged, which is said where it is read
-    return [
-        f"{group}={choice}"
-        for group, choice in choices.items()
+    overrides = []
+    for group, choice in choices.items():
+        options = choice.split("+")
         # An option may have been renamed since; a choice is a name, never a path.
-        if group not in given and Path(choice).name == choice and Path(conf_dir(), group, f"{choice}.yaml").is_file()
-    ]
+        known = all(Path(name).name == name and Path(conf_dir(), group, f"{name}.yaml").is_file() for name in options)
+        if group not in given and known:
+            overrides.append(f"{group}={choice}" if len(options) == 1 else f"{group}=[{','.join(options)}]")
+    return overrides
 
 
 @hydra.main(config_path=conf_dir(), config_name="measure", version_base="1.3")
@@ -56,6 +63,16 @@ def _measure(config: DictConfig) -> None:
         measure_run_or_samples(config)
     except CollapseBenchError as error:
         sys.exit(f"error: {error}")  # here, because Hydra prints a line of its own for every other exception
+
+
+@hydra.main(config_path=conf_dir(), config_name="selftest", version_base="1.3")
+def _selftest(config: DictConfig) -> None:
+    from collapse_bench.cli.selftest import show_what_metrics_see
+
+    try:
+        show_what_metrics_see(config)
+    except CollapseBenchError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,19 +54,30 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None) -> None:
     # After the command line is read: pandas, scipy and matplotlib take seconds to load, and --help needs none.
     from collapse_bench.analysis.figures import write_figures
     from collapse_bench.analysis.report import write_report
-    from collapse_bench.analysis.runs import find_runs, to_frame
+    from collapse_bench.analysis.runs import find_runs, headline, to_frame
     from collapse_bench.analysis.tables import (
+        VERDICT_LEGEND,
+        control_hint,
         default_baseline,
         format_arm_table,
+        format_curve_table,
         format_paired_table,
+        format_verdict_table,
+        label,
         to_markdown,
         to_text,
+        verdict_gaps,
     )
 
     runs = find_runs(*paths)
     arm_table = format_arm_table(runs)
     against = baseline or default_baseline(runs)
     paired_table = format_paired_table(runs, against)
+    verdicts = format_verdict_table(runs)
+    hint = control_hint(runs)
+    # Of the numbers that most runs have, recall sees a collapse first.
+    shown = "recall" if "recall" in headline(runs) else headline(runs)[0]
+    curve_table = format_curve_table(runs, shown)
 
     page = write_report(runs, folder / "report.html", baseline=against)
     figures = write_figures(runs, folder / "figures")
@@ -73,6 +85,8 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None) -> None:
     markdown = [to_markdown(arm_table)]
     if len(paired_table):
         markdown.append(f"Difference to {against}, seed by seed:\n\n{to_markdown(paired_table)}")
+    if len(verdicts):
+        markdown.append(f"Verdicts. {VERDICT_LEGEND}\n\n{to_markdown(verdicts)}")
     (folder / "table.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
 
     width = shutil.get_terminal_size((120, 24)).columns
@@ -83,6 +97,15 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None) -> None:
     if len(paired_table):
         print(f"\nDifference to {against}, seed by seed, with the t interval:\n")
         print(to_text(paired_table, width))
+    print(f"\nOver the generations, {label(shown)} (all metrics: see the page):\n")
+    print(to_text(curve_table, width))
+    if len(verdicts):
+        print(f"\nVerdicts.\n{textwrap.fill(VERDICT_LEGEND, width)}\n")
+        print(to_text(verdicts, width))
+        for gap, definitions in verdict_gaps(runs).items():
+            print(textwrap.fill(f"not decidable: {', '.join(definitions)}: {gap}", width, subsequent_indent="  "))
+    if hint:
+        print(f"\n{hint}")
     print(f"\npage     {page}\nfigures  {figures[0].parent}\nscores   {folder / 'scores.csv'}")
     print(f"table    {folder / 'table.md'}")
 

@@ -1,14 +1,15 @@
 """The work of ``collapse-measure``: scores of a finished run's stored models, or of foreign samples."""
 
 import math
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
@@ -16,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from collapse_bench.analysis.runs import HEADLINE, Run, load_run
-from collapse_bench.analysis.tables import FLOOR
-from collapse_bench.assembly import assemble
+from collapse_bench.analysis.tables import FLOOR, format_scores
+from collapse_bench.assembly import assemble, assemble_measurer
 from collapse_bench.chain import Chain
 from collapse_bench.cli.chain import PARTS, open_store, print_table
-from collapse_bench.cli.config import build, flatten, parse_overrides, resolve
+from collapse_bench.cli.config import build, chosen_options, flatten, parse_overrides, resolve
 from collapse_bench.datasets.foreign import read_samples
 from collapse_bench.errors import ConfigError, DataError, RunDirError
 from collapse_bench.fingerprint import library_versions
@@ -28,6 +29,7 @@ from collapse_bench.generators.base import Model
 from collapse_bench.loop import Parts
 from collapse_bench.measuring import Measurer
 from collapse_bench.now import Now
+from collapse_bench.pool import UNLABELLED
 from collapse_bench.records import Score
 from collapse_bench.rundir import RunDir, read_json, write_json
 from collapse_bench.seeding import RUN_LEVEL, Role, Stream
@@ -36,8 +38,13 @@ SCHEMA = 1
 """Version of the layout of the JSON files written here."""
 
 _REPLACEABLE = ("encoder", "metrics", "trainer")
-_NOT_OF_THE_RUN = ("run", "out", "trust", "cache", "hydra")
+_NOT_OF_THE_RUN = ("run", "out", "num_floor_splits", "trust", "cache", "hydra")
 _GROUPS = ("dataset", *_REPLACEABLE)
+_REMEDY = (
+    "To have everything, start the run again with keep=all and another run_dir; fits that are still in the cache are "
+    "not done again"
+)
+_OF_ONE_CLASS = re.compile(r".*_\d+(@.*)?")
 
 
 def measure_run_or_samples(composed: DictConfig) -> None:
@@ -59,6 +66,8 @@ def _check(config: Mapping[str, Any]) -> None:
     for key in ("run", "samples", "out"):
         if not isinstance(config[key], str | None):
             raise ConfigError(f"{key} must be a path, got {config[key]!r}; put it into quotes within quotes")
+    if not isinstance(config["num_floor_splits"], int) or config["num_floor_splits"] < 2:
+        raise ConfigError(f"num_floor_splits must be a whole number of at least 2, got {config['num_floor_splits']!r}")
     if not isinstance(config["seed"], int) or not isinstance(config["trust"], bool):
         raise ConfigError(f"seed must be int and trust bool, got {config['seed']!r} and {config['trust']!r}")
     if (config["run"] is None) == (config["samples"] is None):
@@ -89,7 +98,7 @@ class _RunDirUntil(RunDir):
 def _measure_run(path: Path, given: Mapping[str, Any], console: Console) -> None:
     run = load_run(path)
     run_dir = RunDir(path)
-    measured = [t for t in run_dir.generations() if (run_dir.generation(t) / "fitted.safetensors").exists()]
+    measured = [t for t in run_dir.generations() if _is_stored(run_dir.generation(t))]
     _say_what_is_missing(run, measured, console)
     if not given["trust"]:
         _refuse_foreign_code(run.config, path / "config.yaml")
@@ -101,17 +110,24 @@ def _measure_run(path: Path, given: Mapping[str, Any], console: Console) -> None
     else:
         _refuse_other_settings(file, settings)
 
-    rows: dict[str | int, Sequence[Score]] = {}
+    rows: dict[str, Sequence[Score]] = {}
     generations = []
+    without_pool: list[str] = []
     with console.status("data set and encoder") as status:
         parts = _parts(run, config, given["cache"])
         for t in measured:
             status.update(f"generation {t} of {len(run.records) - 1}")
-            scores = _scores_of_generation(t, run, parts)
-            rows.setdefault(FLOOR, [score for score in scores if score.of == "control"])
-            rows[t] = [score for score in scores if score.of == "model"]
+            scores, has_pool = _scores_of_generation(t, run, parts)
+            # Where there is a resampled floor it comes later and wins.
+            rows.setdefault(FLOOR, [score for score in scores if score.of in ("control", "floor")])
+            rows[str(t)] = [score for score in scores if score.of == "model"]
+            if parts.measurer.looks_at_training and not has_pool:
+                without_pool.append(str(t))
             generations.append({"generation": t, "scores": [_plain(score) for score in scores]})
 
+    if without_pool:
+        left_out = "numbers of the training pool are left out, because what it was made of is not on the disk"
+        _say(console, f"{left_out}: generations {', '.join(without_pool)}. {_REMEDY}")
     _say_what_differs(run, parts.measurer, console)
     cell = " / ".join(str(choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
     _show(console, f"{cell}, seed {run.seed}, {choices['encoder']}", rows)
@@ -126,17 +142,19 @@ def _measure_run(path: Path, given: Mapping[str, Any], console: Console) -> None
     )
 
 
+def _is_stored(generation: Path) -> bool:
+    """Whether the model and the images that it handed on are on the disk."""
+    return all((generation / f"{name}.safetensors").exists() for name in ("fitted", "kept"))
+
+
 def _say_what_is_missing(run: Run, measured: Sequence[int], console: Console) -> None:
-    remedy = (
-        "To have every model, start the run again with keep=all and another run_dir; fits that are still in the cache "
-        "are not done again"
-    )
     if not measured:
-        raise RunDirError(f"{run.path}: no generation has its model on the disk. {remedy}")
+        raise RunDirError(f"{run.path}: no generation has its model and its kept images on the disk. {_REMEDY}")
     if not run.complete:
         _say(console, f"the run is not complete: its state is {run.status['state']!r}")
     if missing := [str(record.generation) for record in run.records if record.generation not in measured]:
-        _say(console, f"not measured, because the model is not on the disk: generations {', '.join(missing)}. {remedy}")
+        not_there = "not measured, because the model or the kept images are not on the disk"
+        _say(console, f"{not_there}: generations {', '.join(missing)}. {_REMEDY}")
 
 
 def _refuse_foreign_code(node: Any, file: Path) -> None:
@@ -176,11 +194,11 @@ def _replaced(run: Run, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
         for override in parse_overrides(list(hydra.overrides.task))
         if override.key_or_group.partition(".")[0] not in _NOT_OF_THE_RUN
     ]
-    config, choices = OmegaConf.create(dict(run.config)), dict(run.choices)
+    config, choices, chosen = OmegaConf.create(dict(run.config)), dict(run.choices), chosen_options()
     named = {override.key_or_group for override in overrides} & {*_REPLACEABLE}
-    replaced = {group for group in named if hydra.runtime.choices[group] != choices.get(group)}
+    replaced = {group for group in named if chosen[group] != choices.get(group)}
     for group in replaced:
-        config[group], choices[group] = given[group], hydra.runtime.choices[group]
+        config[group], choices[group] = given[group], chosen[group]
     for override in overrides:
         key, group = override.key_or_group, override.key_or_group.partition(".")[0]
         if group not in _REPLACEABLE:
@@ -234,8 +252,8 @@ def _parts(run: Run, config: Mapping[str, Any], cache: Mapping[str, Any]) -> Par
     )
 
 
-def _scores_of_generation(t: int, run: Run, parts: Parts) -> tuple[Score, ...]:
-    """The scores of one generation, from the samples that the run itself has measured."""
+def _scores_of_generation(t: int, run: Run, parts: Parts) -> tuple[tuple[Score, ...], bool]:
+    """The scores of one generation, from the samples that the run itself has measured; whether its pool was there."""
     chain = Chain.resume_or_start(
         _RunDirUntil(run.path, last=t),
         empty_model=lambda: parts.generator.empty_model(parts.setting.spec),
@@ -246,7 +264,11 @@ def _scores_of_generation(t: int, run: Run, parts: Parts) -> tuple[Score, ...]:
     assert isinstance(chain.model, Model)
     model = chain.model.to(parts.setting.trainer.device)
     now = Now(t, run.seed, parts.setting, chain)
-    return parts.measurer.measure(parts.sampler, model, chain.kept(t), now).scores
+    sampler = parts.mitigation.steering.steer_sampling(parts.sampler, t)
+    train = None
+    with suppress(RunDirError):  # the pools that the regime looks at may be gone; those numbers are then left out
+        train = parts.regime.mix(now)
+    return parts.measurer.measure(sampler, model, chain.kept(t), train, now).scores, train is not None
 
 
 def _say_what_differs(run: Run, measurer: Measurer, console: Console) -> None:
@@ -262,22 +284,28 @@ def _say_what_differs(run: Run, measurer: Measurer, console: Console) -> None:
 
 
 def _measure_samples(path: Path, config: Mapping[str, Any], console: Console) -> None:
-    encoder, metrics, trainer = (build(config[name], name) for name in _REPLACEABLE)
-    torch.set_num_threads(trainer.num_threads)
-    for metric in metrics.values():
-        metric.check(encoder.has_probabilities)
+    encoders, metrics, trainer = (build(config[name], name) for name in _REPLACEABLE)
     with console.status("data set and samples") as status:
         data = build(config["dataset"], "dataset").load()
         images = read_samples(path, data.spec)
-        control = data.held_out.control.images
+        control = data.held_out.control
         count = min(len(images), len(control))
         rng = Stream(config["seed"], RUN_LEVEL, Role.MEASURE).generator()
         chosen = images[torch.randperm(len(images), generator=rng)[:count]]
-        status.update("encoder")
-        fitted = encoder.fit(data.pool, data.spec, trainer, open_store(config["cache"]))
+        status.update("encoder and floor")
+        measurer = assemble_measurer(
+            data,
+            encoders,
+            metrics,
+            num_measured=count,
+            num_floor_splits=config["num_floor_splits"],
+            trainer=trainer,
+            store=open_store(config["cache"]),
+        )
         status.update("scores")
-        measurer = Measurer(fitted, metrics, data.held_out, count)
-        scores = {FLOOR: measurer.score(control[:count], of="control"), "samples": measurer.score(chosen, of="samples")}
+        measurer.see_training(data.pool)
+        unlabelled = torch.full((count,), UNLABELLED)
+        scores = {FLOOR: measurer.floor(), "samples": measurer.score(chosen, unlabelled, of="samples")}
 
     if len(images) > count:
         _say(
@@ -293,7 +321,7 @@ def _measure_samples(path: Path, config: Mapping[str, Any], console: Console) ->
         )
     _show(console, f"{path} against {data.name}", scores)
     if config["out"] is not None:
-        choices = HydraConfig.get().runtime.choices
+        choices = chosen_options()
         samples = {"path": str(path.resolve()), "num_found": len(images), "num_scored": count, "seed": config["seed"]}
         _write(
             Path(config["out"]).expanduser(),
@@ -329,16 +357,16 @@ def _plain(score: Score) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, title: str, rows: Mapping[Any, Sequence[Score]]) -> None:
-    """The headline numbers, and below them all others but the class shares."""
-    frame = pd.DataFrame({label: {s.metric: s.value for s in scores} for label, scores in rows.items()}).T
+def _show(console: Console, title: str, rows: Mapping[str, Sequence[Score]]) -> None:
+    """The headline numbers, and below them all others but those of single classes."""
+    names = list(dict.fromkeys(score.metric for scores in rows.values() for score in scores))
     first = next(iter(rows.values()))[0]
     title += f": {first.num_samples:,} samples against {first.num_reference:,} real images"
-    headline = [name for name in HEADLINE if name in frame.columns]
-    others = [name for name in frame.columns if name not in headline and not name.startswith("class_share_")]
+    headline = [name for name in HEADLINE if name in names]
+    others = [name for name in names if name not in headline and not _OF_ONE_CLASS.fullmatch(name)]
     for columns in (headline, others):
         if columns:
-            print_table(console, title, frame[columns])
+            print_table(console, title, format_scores(rows, columns))
             title = "further numbers"
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from collapse_bench.datasets.split import draw
+from collapse_bench.datasets.split import draw, long_tailed
 from collapse_bench.errors import ConfigError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.pool import Pool
@@ -86,10 +86,16 @@ class Dataset(ABC):
     training images. Otherwise both are drawn from all images. Draws are stratified by class and depend on
     ``split_seed`` only, so all runs share one split.
 
+    An imbalanced data set (``long_tail``) is imbalanced before it is split, so all three sets have the same class
+    shares: the reference is what a model that loses nothing would give. Wyllie et al. 2024, arXiv:2403.07857, ask what
+    becomes of the rare classes.
+
     Args:
         name: how tables call the data set.
         image_size: height and width in pixels after resizing (antialiased bilinear); ``None`` keeps the size.
         classes: names of the classes to keep, which are renumbered in this order; ``None`` keeps all.
+        long_tail: images of the last class per image of the first one, in (0, 1]; the classes between fall
+            geometrically, and as many images stay as there are for this. ``None`` leaves the classes as found.
         num_real: images in the real pool, a stratified subset; ``None`` is all that are not held out.
         num_reference: images measured against; ``None`` is all test images where there is a published test
             set, otherwise a quarter of the images, at most 10,000.
@@ -101,6 +107,7 @@ class Dataset(ABC):
     name: str
     image_size: int | None = None
     classes: Sequence[str | int] | None = None
+    long_tail: float | None = None
     num_real: int | None = None
     num_reference: int | None = None
     num_control: int | None = None
@@ -139,6 +146,8 @@ class Dataset(ABC):
             found = Pool.real(torch.cat((raw.images, raw.test_images)), torch.cat((labels, test_labels)), self.name)
         train = (labels != _NOT_KEPT).nonzero().flatten()
         test = (test_labels != _NOT_KEPT).nonzero().flatten() + len(labels)
+        if self.long_tail is not None:
+            train, test = (self._thin(found.labels, part, class_names) for part in (train, test))
 
         real, reference, control = (
             replace(pool, images=_resize(pool.images, self.image_size))
@@ -154,6 +163,10 @@ class Dataset(ABC):
             raise ConfigError(
                 f"dataset.image_size must be at least {_MIN_IMAGE_SIZE} pixels (or null for the size as found), "
                 f"got {self.image_size}"
+            )
+        if self.long_tail is not None and not 0 < self.long_tail <= 1:
+            raise ConfigError(
+                f"dataset.long_tail must lie in (0, 1] (or be null for the classes as found), got {self.long_tail}"
             )
         for option in ("num_real", "num_reference", "num_control"):
             value = getattr(self, option)
@@ -178,6 +191,21 @@ class Dataset(ABC):
         new_label[[raw.class_names.index(name) for name in wanted]] = torch.arange(len(wanted))
         test_labels = raw.labels[:0] if raw.test_labels is None else raw.test_labels
         return wanted, new_label[raw.labels], new_label[test_labels]
+
+    def _thin(self, labels: Tensor, part: Int64[Tensor, " k"], class_names: tuple[str, ...]) -> Int64[Tensor, " j"]:
+        """The positions of ``part`` that a long-tailed data set keeps."""
+        if len(part) == 0:  # there is no published test set
+            return part
+        assert self.long_tail is not None
+        sizes = long_tailed(labels[part].bincount(minlength=len(class_names)), self.long_tail)
+        if (sizes == 0).any():
+            raise ConfigError(
+                f"dataset.long_tail={self.long_tail} leaves no image of the class {class_names[int(sizes.argmin())]!r} "
+                f"of {self.name}; raise it"
+            )
+        generator = Stream(self.split_seed, RUN_LEVEL, f"{Role.SPLIT}/long_tail").generator()
+        of_class = [part[labels[part] == k] for k in range(len(class_names))]
+        return torch.cat([draw(labels, of_class[k], int(size), generator)[0] for k, size in enumerate(sizes)])
 
     def _split(
         self, found: Pool, train: Int64[Tensor, " k"], test: Int64[Tensor, " m"] | None

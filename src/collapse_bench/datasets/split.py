@@ -43,3 +43,14 @@ def quotas(class_sizes: Int64[Tensor, " k"], count: int) -> Int64[Tensor, " k"]:
     largest = remainder.argsort(descending=True, stable=True)
     share[largest[: count - int(share.sum())]] += 1
     return share
+
+
+def long_tailed(class_sizes: Int64[Tensor, " k"], ratio: float) -> Int64[Tensor, " k"]:
+    """The largest class sizes within ``class_sizes`` that fall geometrically from the first class to the last.
+
+    Args:
+        class_sizes: images per class that there are.
+        ratio: images of the last class per image of the first one, in (0, 1].
+    """
+    shares = ratio ** torch.linspace(0, 1, len(class_sizes), dtype=torch.float64)
+    return ((class_sizes / shares).min() * shares).round().long()

@@ -37,6 +37,9 @@ class Encoded:
 class FittedEncoder(nn.Module, ABC):
     """A fixed map from images to features; it is never trained again."""
 
+    batch_size: int = 1000
+    """Images encoded at once; features do not depend on it beyond float arithmetic."""
+
     @abstractmethod
     def forward(self, images: Tensor) -> Encoded:
         """Features (and class probabilities, where there are classes) of one batch.
@@ -47,16 +50,15 @@ class FittedEncoder(nn.Module, ABC):
 
     @final
     @torch.no_grad()
-    def encode(self, images: Tensor, batch_size: int = 1000) -> Encoded:
+    def encode(self, images: Tensor) -> Encoded:
         """Features of any number of images, on the CPU.
 
         Args:
             images: uint8 or float32 images on any device.
-            batch_size: images encoded at once; features do not depend on it beyond float arithmetic.
         """
         self.eval()
         device = next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
-        batches = [self(batch.to(device)) for batch in images.split(batch_size)]
+        batches = [self(batch.to(device)) for batch in images.split(self.batch_size)]
         features = torch.cat([batch.features.cpu() for batch in batches])
         probabilities = [batch.probabilities.cpu() for batch in batches if batch.probabilities is not None]
         return Encoded(features, torch.cat(probabilities) if probabilities else None)
@@ -67,6 +69,11 @@ class Encoder(ABC):
 
     has_probabilities: ClassVar[bool]
     """Whether the encoder also gives class probabilities."""
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that a fit takes."""
+        return 0
 
     @abstractmethod
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:

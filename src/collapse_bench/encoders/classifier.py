@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,9 +44,14 @@ class Classifier(Encoder):
 
     def __post_init__(self) -> None:
         if self.width < 8 or self.width % 8:
-            raise ConfigError(f"encoder.width must be a positive multiple of 8, got {self.width}")
+            raise ConfigError(f"Classifier.width must be a positive multiple of 8, got {self.width}")
         if self.num_blocks < 1 or self.num_steps < 1:
-            raise ConfigError("encoder.num_blocks and encoder.num_steps must be at least 1")
+            raise ConfigError("Classifier.num_blocks and Classifier.num_steps must be at least 1")
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that a fit takes."""
+        return self.num_steps
 
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """The classifier of these real images, from the store where it was trained before.
@@ -72,15 +78,23 @@ class Classifier(Encoder):
         key = fingerprint(code_version(), self, spec, real.content_hash, options)
         tensors, _ = store.get_or_build("encoder", key, build)
         network.load_state_dict(tensors)
-        return _FrozenClassifier(network.to(options.device).eval())
+        return FrozenClassifier(network.to(options.device).eval())
 
 
-class _FrozenClassifier(FittedEncoder):
+@final
+class FrozenClassifier(FittedEncoder):
+    """A trained classifier that is never trained again."""
+
     def __init__(self, network: ResNet) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Encoded:
+        """Features and class probabilities; see ``FittedEncoder.forward``."""
         features = self.network.features(to_float(images))
+        return Encoded(features, self.classify(features))
+
+    def classify(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Class probabilities of images with these features."""
         # Softmax in float64: a confident classifier rounds to exactly 1 in float32.
-        return Encoded(features, self.network.head(features).double().softmax(1))
+        return self.network.head(features).double().softmax(1)

@@ -31,6 +31,11 @@ class WithClasses(Encoder):
     features: Encoder
     classifier: Classifier
 
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps that a fit of both takes."""
+        return self.features.gradient_steps + self.classifier.gradient_steps
+
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """Both encoders for these real images."""
         return _Both(self.features.fit(real, spec, options, store), self.classifier.fit(real, spec, options, store))
@@ -40,6 +45,7 @@ class _Both(FittedEncoder):
     def __init__(self, features: FittedEncoder, classifier: FittedEncoder) -> None:
         super().__init__()
         self.features, self.classifier = features, classifier
+        self.batch_size = min(features.batch_size, classifier.batch_size)
 
     def forward(self, images: Tensor) -> Encoded:
         return Encoded(self.features(images).features, self.classifier(images).probabilities)

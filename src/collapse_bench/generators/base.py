@@ -17,7 +17,7 @@ LABEL_DRAW = 1 << 20
 """Number of the per-image draw that decides the condition; samplers count their own draws from 0."""
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """A model of one family. Everything that sampling needs is in its state dictionary.
 
     Args:
@@ -27,11 +27,23 @@ class Model(nn.Module):
 
     label_shares: Tensor
 
+    num_networks: ClassVar[int] = 1
+    """Networks that are evaluated in one forward pass of the model."""
+
     def __init__(self, spec: ImageSpec, conditional: bool) -> None:
         super().__init__()
         self.spec = spec
         self.conditional = conditional
         self.register_buffer("label_shares", torch.full((spec.num_classes,), 1.0 / spec.num_classes).double())
+
+    @abstractmethod
+    def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """What the family minimises, one value per image; may draw from torch's global random state.
+
+        Args:
+            images: in [-1, 1] (or unbounded where the data has no grey levels).
+            labels: classes; ignored by an unconditional model.
+        """
 
     @property
     def num_parameters(self) -> int:
@@ -51,8 +63,7 @@ class Model(nn.Module):
     def learn_label_shares(self, pool: Pool, weights: Float[Tensor, " n"]) -> None:
         """Takes the class shares that a conditional model asks for from its training pool."""
         if self.conditional:
-            labelled = pool.labels != UNLABELLED
-            counts = torch.bincount(pool.labels[labelled], weights[labelled].double(), self.spec.num_classes)
+            counts = pool.class_weights(weights, self.spec.num_classes)
             self.label_shares.copy_(counts / counts.sum())
 
     def draw_labels(self, seeds: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:

@@ -1,5 +1,6 @@
 """Flow matching (Lipman et al. 2023, arXiv:2210.02747) on straight paths (Liu et al. 2023, arXiv:2209.03003)."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -15,13 +16,24 @@ from collapse_bench.training import FitJob, Losses, Optimisation, train
 from collapse_bench.types import ImageSpec
 
 
-class FlowModel(Model):
-    """A velocity field that carries standard normal noise (time 0) to images (time 1) along straight paths."""
+class VelocityModel(Model):
+    """A velocity field that carries standard normal noise (time 0) to images (time 1) along straight paths.
 
-    def __init__(self, spec: ImageSpec, recipe: "Flow") -> None:
-        super().__init__(spec, recipe.conditional)
-        self.times = recipe.times
-        self.network = recipe.network.build(spec, self.num_conditions)
+    Args:
+        spec: images that it makes.
+        conditional: whether samples are made for a given class.
+        times: how training draws times, see ``Flow``.
+    """
+
+    def __init__(self, spec: ImageSpec, conditional: bool, times: Literal["uniform", "logit_normal"]) -> None:
+        super().__init__(spec, conditional)
+        self.times: Literal["uniform", "logit_normal"] = times
+
+    @abstractmethod
+    def velocity(
+        self, x: Float[Tensor, "n c h w"], time: Float[Tensor, " n"], labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The velocity at ``x`` and ``time`` in [0, 1]; labels are ignored by an unconditional model."""
 
     def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Mean squared error of the velocity at a random time, per image (arXiv:2210.02747, eq. 23, sigma_min 0).
@@ -36,13 +48,21 @@ class FlowModel(Model):
         else:
             time = torch.randn(len(images), device=images.device).add_(0.5).sigmoid_()
         noisy = torch.lerp(noise, images, time.view(-1, 1, 1, 1))
-        return (self.network(noisy, time, labels) - (images - noise)).square().flatten(1).mean(1)
+        return (self.velocity(noisy, time, labels) - (images - noise)).square().flatten(1).mean(1)
+
+
+class FlowModel(VelocityModel):
+    """A velocity field that is one network."""
+
+    def __init__(self, spec: ImageSpec, recipe: "Flow") -> None:
+        super().__init__(spec, recipe.conditional, recipe.times)
+        self.network = recipe.network.build(spec, self.num_conditions)
 
     def velocity(
-        self, x: Float[Tensor, "n c h w"], time: float, labels: Int64[Tensor, " n"]
+        self, x: Float[Tensor, "n c h w"], time: Float[Tensor, " n"], labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, "n c h w"]:
-        """The velocity at ``x`` and ``time`` in [0, 1]."""
-        return self.network(x, torch.full((len(x),), time, device=x.device), labels)
+        """The network's output."""
+        return self.network(x, time, labels)
 
 
 @final

@@ -1,10 +1,11 @@
 """The closed-form Gaussian generator, on which the laws of the self-consuming loop are exact."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from collapse_bench.errors import ConfigError, TrainingError
@@ -26,6 +27,20 @@ class GaussianModel(Model):
         self.mean = nn.Parameter(torch.zeros(d, dtype=torch.float64), requires_grad=False)
         factor = torch.eye(d) if full else torch.ones(d)
         self.factor = nn.Parameter(factor.double(), requires_grad=False)
+
+    def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The negative log-likelihood of each image in nats; infinite for a singular covariance.
+
+        Args:
+            images: of any range.
+            labels: ignored.
+        """
+        factor = self.factor if self.factor.ndim == 2 else self.factor.diag()
+        whitened, info = torch.linalg.solve_ex(factor, (images.flatten(1).double() - self.mean).T)
+        if info.item() > 0:
+            return torch.full((len(images),), torch.inf)
+        log_determinant = torch.linalg.slogdet(factor).logabsdet
+        return 0.5 * (whitened.square().sum(0) + self.spec.num_values * math.log(2 * math.pi)) + log_determinant
 
     def from_noise(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n c h w"]:
         """Images for standard normal ``noise``."""

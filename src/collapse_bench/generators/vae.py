@@ -33,12 +33,17 @@ class VAEModel(Model):
             labels: classes; ignored by an unconditional model.
         """
         unit = (images + 1.0) / 2.0
-        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        mean, log_variance = self.posterior(images)
         latents = torch.addcmul(mean, torch.exp(0.5 * log_variance), torch.randn_like(mean))
         logits = self._logits(latents, labels)
         reconstruction = F.binary_cross_entropy_with_logits(logits, unit, reduction="none").flatten(1).sum(1)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum(1)
         return reconstruction + self.beta * divergence
+
+    def posterior(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n l"], Float[Tensor, "n l"]]:
+        """Mean and log-variance of the latents of each image, which is in [-1, 1]."""
+        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        return mean, log_variance
 
     def decode(self, latents: Float[Tensor, "n l"], labels: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         """The decoder's mean, in [-1, 1]."""

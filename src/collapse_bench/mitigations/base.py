@@ -1,21 +1,42 @@
-"""What a mitigation is: up to three differences from the control, one in each slot."""
+"""What a mitigation is: up to four differences from the control, one in each slot."""
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from collapse_bench.errors import SelectionError
-from collapse_bench.generators.base import Model
-from collapse_bench.now import Now
+from collapse_bench.generators.base import Generator, Model
+from collapse_bench.now import Now, Setting
 from collapse_bench.pool import Pool, VisiblePool
-from collapse_bench.samplers.base import Draw
+from collapse_bench.samplers.base import Draw, Sampler
 
 
-class Weigher(ABC):
+class Slot:
+    """One of the four places at which a mitigation differs from the control."""
+
+    def check(self, setting: Setting) -> None:
+        """Raises ConfigError if this cannot be used in such a setting, before anything is trained."""
+        del setting  # those that ask for something look at it
+
+
+class Weigher(Slot, ABC):
     """Says, before fitting, how often each image of the pool is trained on."""
+
+    def flags(self, images: Tensor, now: Now) -> Bool[Tensor, " n"] | None:
+        """Which images it takes for synthetic by their pixels; ``None`` if it does not judge images.
+
+        The measuring side asks this of held-out real images, whose answers are the false positives.
+
+        Args:
+            images: uint8 or float32.
+            now: this generation.
+        """
+        del images, now  # detectors look at them
+        return None
 
     @abstractmethod
     def weigh(self, train: VisiblePool, now: Now) -> Float[Tensor, " n"]:
@@ -27,7 +48,7 @@ class Weigher(ABC):
         """
 
 
-class Refiner(ABC):
+class Refiner(Slot, ABC):
     """Makes another model of the fitted one."""
 
     @abstractmethod
@@ -37,16 +58,19 @@ class Refiner(ABC):
         Args:
             fitted: the model as fitted; it must not be changed.
             train: the pool that it was fitted to.
-            now: this generation; fits made through ``now.fit`` are metered.
+            now: this generation; samples and fits made through it are metered.
         """
 
     def skeleton(self, fitted: nn.Module) -> nn.Module:
-        """An unfitted model of the kind that ``refine`` returns, to load a stored one into."""
-        return fitted
+        """A model of the kind that ``refine`` returns, and not ``fitted`` itself, to load a stored one into."""
+        return copy.deepcopy(fitted)
 
 
-class Curator(ABC):
+class Curator(Slot, ABC):
     """Chooses, corrects or marks the images that go to the next generation."""
+
+    changes_images: ClassVar[bool] = False
+    """Whether kept images are not the sampler's; what the change costs is then measured."""
 
     @final
     def curate(self, draw: Draw, num_needed: int, now: Now) -> Pool:
@@ -74,17 +98,36 @@ class Curator(ABC):
         """The chosen images, with the reason recorded by ``Pool.take(..., because=...)``."""
 
 
+class Steering(Slot, ABC):
+    """Changes stated options of the generator and the sampler as a function of the generation; arguments only."""
+
+    @abstractmethod
+    def steer_fit(self, generator: Generator, generation: int) -> Generator:
+        """The recipe that this generation is fitted with."""
+
+    @abstractmethod
+    def steer_sampling(self, sampler: Sampler, generation: int) -> Sampler:
+        """The sampler that this generation is sampled with."""
+
+
 @final
 @dataclass(frozen=True)
 class Mitigation:
-    """Three slots; ``control`` fills all of them with the identity.
+    """Four slots; ``control`` fills all of them with the identity.
 
     Args:
+        steering: options that change with the generation.
         weigher: before fitting.
         refiner: after fitting.
         curator: after sampling.
     """
 
+    steering: Steering
     weigher: Weigher
     refiner: Refiner
     curator: Curator
+
+    def check(self, setting: Setting) -> None:
+        """Raises ConfigError if a slot cannot be used in such a setting, before anything is trained."""
+        for slot in (self.steering, self.weigher, self.refiner, self.curator):
+            slot.check(setting)

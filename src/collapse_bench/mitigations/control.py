@@ -7,11 +7,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapse_bench.generators.base import Model
-from collapse_bench.mitigations.base import Curator, Refiner, Weigher
+from collapse_bench.generators.base import Generator, Model
+from collapse_bench.mitigations.base import Curator, Refiner, Steering, Weigher
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool, VisiblePool
-from collapse_bench.samplers.base import Draw
+from collapse_bench.samplers.base import Draw, Sampler
+
+
+@final
+@dataclass(frozen=True)
+class NoSteering(Steering):
+    """The same options in every generation."""
+
+    def steer_fit(self, generator: Generator, generation: int) -> Generator:
+        """``generator`` itself."""
+        return generator
+
+    def steer_sampling(self, sampler: Sampler, generation: int) -> Sampler:
+        """``sampler`` itself."""
+        return sampler
 
 
 @final

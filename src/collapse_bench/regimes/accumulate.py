@@ -1,7 +1,7 @@
 """Everything is kept."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
@@ -13,7 +13,10 @@ from collapse_bench.regimes.base import Regime
 class Accumulate(Regime):
     """D_t = R + S_0 + ... + S_(t-1), growing (Gerstgrasser et al. 2024, arXiv:2404.01413)."""
 
-    num_pools_needed: ClassVar[int | None] = None
+    @property
+    def num_pools_needed(self) -> None:
+        """All of them."""
+        return None
 
     def compose(self, now: Now) -> Pool:
         """The real pool and all synthetic pools so far."""

@@ -1,14 +1,12 @@
 """Real images and the previous generation's samples."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
-
-import torch
+from typing import final
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
-from collapse_bench.regimes.base import Regime
+from collapse_bench.regimes.base import Regime, random_part
 from collapse_bench.seeding import Role
 
 
@@ -23,8 +21,6 @@ class Augment(Regime):
 
     synthetic_per_real: float
 
-    num_pools_needed: ClassVar[int | None] = 1
-
     def __post_init__(self) -> None:
         if self.synthetic_per_real < 0:
             raise ConfigError(f"regime.synthetic_per_real must not be negative, got {self.synthetic_per_real}")
@@ -32,11 +28,12 @@ class Augment(Regime):
     def compose(self, now: Now) -> Pool:
         """The real pool and a random part of the previous generation's samples."""
         synthetic = now.chain.kept(now.generation - 1)
-        count = round(self.synthetic_per_real * len(now.setting.real))
-        chosen = torch.randperm(len(synthetic), generator=now.stream(Role.MIX).generator())[:count]
-        return Pool.concat([now.setting.real, synthetic.take(chosen.sort().values)])
+        part = random_part(synthetic, self._num_synthetic(now), now.stream(Role.MIX).generator())
+        return Pool.concat([now.setting.real, part])
 
     def num_needed(self, generation: int, now: Now) -> int:
         """At least as many as the next pool takes."""
-        count = round(self.synthetic_per_real * len(now.setting.real))
-        return max(super().num_needed(generation, now), count)
+        return max(super().num_needed(generation, now), self._num_synthetic(now))
+
+    def _num_synthetic(self, now: Now) -> int:
+        return round(self.synthetic_per_real * len(now.setting.real))

@@ -3,20 +3,53 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar, final
 
+import torch
+
+from collapse_bench.errors import SelectionError
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
+from collapse_bench.types import Budget
 
 
 class Regime(ABC):
     """The rule that composes the next training pool. Concrete regimes are frozen dataclasses."""
 
-    num_pools_needed: ClassVar[int | None]
-    """How many of the last synthetic pools the rule looks at; ``None`` is all of them."""
+    has_pool: ClassVar[bool] = True
+    """Whether the training images are a finite pool, which a mitigation can act on."""
+
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    """Provenance columns of its pools that it declares lost."""
+
+    @property
+    def keeps_real(self) -> bool:
+        """Whether every training pool holds real images."""
+        return True
+
+    @property
+    def num_pools_needed(self) -> int | None:
+        """How many of the last synthetic pools the rule looks at; ``None`` is all of them."""
+        return 1
+
+    def check(self, num_real: int, budget: Budget) -> None:  # noqa: B027 (most rules can always be followed)
+        """Raises ConfigError if the rule cannot be followed to the end of the chain.
+
+        Args:
+            num_real: images in the real pool.
+            budget: of the chain.
+        """
+
+    def trusted(self, real: Pool) -> Pool:
+        """The real images that a deciding part may know to be real: all, unless the rule says that origin is lost."""
+        return real
 
     @final
     def mix(self, now: Now) -> Pool:
-        """The training pool of this generation; that of generation 0 is the real pool, in every regime."""
-        return now.setting.real if now.generation == 0 else self.compose(now)
+        """The training pool of this generation."""
+        return self.start(now) if now.generation == 0 else self.compose(now)
+
+    def start(self, now: Now) -> Pool:
+        """The training pool of generation 0: real images only, and all of them unless the rule saves some for later."""
+        return now.setting.real
 
     @abstractmethod
     def compose(self, now: Now) -> Pool:
@@ -36,3 +69,17 @@ class Regime(ABC):
         """
         del generation  # rules with a growing quota look at it
         return now.num_synthetic
+
+
+def random_part(pool: Pool, count: int, rng: torch.Generator) -> Pool:
+    """``count`` images of a pool, drawn uniformly without replacement, in the order of the pool.
+
+    Raises:
+        SelectionError: if the pool has fewer.
+    """
+    if count > len(pool):
+        raise SelectionError(
+            f"the regime wants {count} images of a pool of {len(pool)}; raise budget.num_synthetic, or set it to null"
+        )
+    chosen = torch.randperm(len(pool), generator=rng)[:count]
+    return pool.take(chosen.sort().values)

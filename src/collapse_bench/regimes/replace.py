@@ -1,7 +1,7 @@
 """The fully synthetic loop."""
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
@@ -13,7 +13,10 @@ from collapse_bench.regimes.base import Regime
 class Replace(Regime):
     """D_t = S_(t-1): only the previous generation's samples (Shumailov et al. 2024; Alemohammad et al. 2024)."""
 
-    num_pools_needed: ClassVar[int | None] = 1
+    @property
+    def keeps_real(self) -> bool:
+        """Not after generation 0."""
+        return False
 
     def compose(self, now: Now) -> Pool:
         """The previous generation's samples."""

@@ -42,7 +42,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def num_evaluations(self) -> int:
-        """Forward passes of the network per image."""
+        """Forward passes of the model per image."""
 
     @abstractmethod
     def sample_batch(
@@ -96,7 +96,7 @@ class Sampler(ABC):
             num_needed: images that the next generation needs, on which the bound of the budget depends.
         """
         limit = math.ceil(now.setting.budget.max_candidates * num_needed)
-        now.network_evaluations_per_sample = self.num_evaluations
+        now.network_evaluations_per_sample = self.num_evaluations * model.num_networks
         return Draw(self, model, now, limit)
 
     @final
@@ -111,10 +111,18 @@ class Sampler(ABC):
 
 @final
 class Draw:
-    """``draw(k)``: the next k candidates of a generation, by image seed, counted and bounded."""
+    """``draw(k)``: the next k candidates of a generation, by image seed, counted and bounded.
+
+    Args:
+        sampler: how they are made.
+        model: what makes them.
+        now: this generation.
+        limit: the most that may be drawn.
+    """
 
     def __init__(self, sampler: Sampler, model: Model, now: Now, limit: int) -> None:
-        self._sampler, self._model, self._now, self._limit = sampler, model, now, limit
+        self.model, self.limit = model, limit
+        self._sampler, self._now = sampler, now
         self._stream: Stream = now.stream(Role.SAMPLE)
         self.num_drawn = 0
 
@@ -124,16 +132,16 @@ class Draw:
         Raises:
             SelectionError: if that exceeds ``budget.max_candidates``.
         """
-        if self.num_drawn + count > self._limit:
+        if self.num_drawn + count > self.limit:
             raise SelectionError(
                 f"generation {self._now.generation}: the curator asked for {self.num_drawn + count} candidates and the "
-                f"budget allows {self._limit}; raise budget.max_candidates or choose a less strict curator"
+                f"budget allows {self.limit}; raise budget.max_candidates or choose a less strict curator"
             )
         seeds = self._stream.image_seeds(self.num_drawn, count)
         with self._now.timed("sample"):
-            images, labels = self._sampler.sample(self._model, seeds)
+            images, labels = self._sampler.sample(self.model, seeds)
         born = self._now.generation
-        pool = Pool.sampled(images, labels, seeds, start=self.num_drawn, born=born, source=type(self._model).__name__)
+        pool = Pool.sampled(images, labels, seeds, start=self.num_drawn, born=born, source=type(self.model).__name__)
         self.num_drawn += count
         self._now.spend(candidates=count)
         return pool

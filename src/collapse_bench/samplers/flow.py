@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.generators.base import Model
-from collapse_bench.generators.flow import FlowModel
+from collapse_bench.generators.flow import VelocityModel
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import image_normal
 
@@ -29,7 +30,7 @@ class FlowSampler(Sampler):
     method: Literal["euler", "midpoint"]
     num_steps: int
 
-    model_type: ClassVar[type[Model]] = FlowModel
+    model_type: ClassVar[type[Model]] = VelocityModel
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,12 +46,16 @@ class FlowSampler(Sampler):
         self, model: Model, seeds: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, "n c h w"]:
         """See ``Sampler.sample_batch``."""
-        assert isinstance(model, FlowModel)
+        assert isinstance(model, VelocityModel)
         x = self.temperature * image_normal(seeds, model.spec.shape, draw=0)
         step = 1.0 / self.num_steps
+
+        def velocity(x: Tensor, time: float) -> Tensor:
+            return model.velocity(x, torch.full((len(x),), time, device=x.device), labels)
+
         for k in range(self.num_steps):
-            velocity = model.velocity(x, k * step, labels)
+            slope = velocity(x, k * step)
             if self.method == "midpoint":
-                velocity = model.velocity(x + 0.5 * step * velocity, (k + 0.5) * step, labels)
-            x = x + step * velocity
+                slope = velocity(x + 0.5 * step * slope, (k + 0.5) * step)
+            x = x + step * slope
         return x

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_NUM_ROWS = 256
+_NUM_COLUMNS = 1024
+
 
 class KernelEstimate(NamedTuple):
     """The kernel distance of two finite sets.
@@ -55,9 +58,34 @@ def kernel_distance(generated: Float[Tensor, "n d"], reference: Float[Tensor, "m
     Returns:
         The estimate and its variance; lower is better, 0 is expected for equal laws.
     """
-    generated, reference = generated.double(), reference.double()
-    xx, yy, xy = _kernel(generated), _kernel(reference), _kernel(generated, reference)
-    n, m = len(generated), len(reference)
+    return kernel_distance_of_fits(kernel_fit(generated), kernel_fit(reference), kernel_fit(generated, reference))
+
+
+class KernelFit(NamedTuple):
+    """Least squares fit of a kernel matrix: k_ij = mean + row_i + column_j + residual.
+
+    Args:
+        mean: of the entries.
+        rows: effects of the rows, float64.
+        columns: effects of the columns, float64.
+        residual: unbiased variance of the residuals: NaN where there are too few images.
+    """
+
+    mean: float
+    rows: Float[Tensor, " n"]
+    columns: Float[Tensor, " m"]
+    residual: float
+
+
+def kernel_distance_of_fits(xx: KernelFit, yy: KernelFit, xy: KernelFit) -> KernelEstimate:
+    """The estimate of ``kernel_distance``, of which the fit of one set with itself may be kept.
+
+    Args:
+        xx: fit of the generated images with themselves.
+        yy: fit of the real images with themselves.
+        xy: fit of the generated with the real images.
+    """
+    n, m = len(xx.rows), len(yy.rows)
     value = xx.mean + yy.mean - 2 * xy.mean
     if min(n, m) < 4:
         return KernelEstimate(value, math.nan, math.nan)
@@ -70,30 +98,31 @@ def kernel_distance(generated: Float[Tensor, "n d"], reference: Float[Tensor, "m
     return KernelEstimate(value, first_order, second_order)
 
 
-class _Decomposed(NamedTuple):
-    """Least squares fit of a kernel matrix: k_ij = mean + row_i + column_j + residual."""
+def kernel_fit(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"] | None = None) -> KernelFit:
+    """The fit of the kernel matrix of two sets, or of one set with itself, without the diagonal.
 
-    mean: float
-    rows: Float[Tensor, " n"]
-    columns: Float[Tensor, " m"]
-    residual: float
-    """Unbiased variance of the residuals: NaN where there are too few images."""
-
-
-def _kernel(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"] | None = None) -> _Decomposed:
-    """The fit of the kernel matrix of two sets, or of one set with itself, without the diagonal."""
+    Args:
+        left: features of one set, at least two rows, any finite values.
+        right: features of the other, or ``None`` for the same.
+    """
     points = left if right is None else right
     n, m = len(left), len(points)
-    row_sums, column_sums = left.new_zeros(n), left.new_zeros(m)
-    squares = left.new_zeros(())
-    for start in range(0, n, 256):
-        rows = torch.arange(start, min(start + 256, n), device=left.device)
-        kernel = (left[rows] @ points.T / left.shape[1] + 1) ** 3
+    row_sums, column_sums = left.new_zeros(n, dtype=torch.float64), left.new_zeros(m, dtype=torch.float64)
+    squares = 0.0
+    for start in range(0, n, _NUM_ROWS):
+        block = slice(start, min(start + _NUM_ROWS, n))
+        # A matrix of one set is symmetric: what lies left of the block was seen above it.
+        first = 0 if right is not None else start
+        kernel = _kernel(left[block], points[first:])
         if right is None:
-            kernel[rows - start, rows] = 0
-        row_sums[rows] = kernel.sum(1)
-        column_sums += kernel.sum(0)
-        squares += kernel.square().sum()
+            kernel.diagonal().zero_()
+            inner = kernel[:, : len(kernel)]
+            squares += 2 * _sum_of_squares(kernel) - _sum_of_squares(inner)
+            row_sums[block.stop :] += kernel[:, len(kernel) :].sum(0)
+        else:
+            squares += _sum_of_squares(kernel)
+            column_sums += kernel.sum(0)
+        row_sums[block] += kernel.sum(1)
 
     if right is None:
         num_pairs = n * (n - 1)
@@ -101,10 +130,25 @@ def _kernel(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"] | None = Non
         # A row misses its own diagonal entry, so its mean sees (n - 2) / (n - 1) of its effect.
         effects = (row_sums / (n - 1) - mean) * ((n - 1) / max(n - 2, 1))
         explained = num_pairs * mean.square() + 2 * (n - 2) * effects.square().sum()
-        residual = (squares - explained) / (n * (n - 3)) if n > 3 else squares * math.nan
-        return _Decomposed(mean.item(), effects, effects, residual.item())
+        residual = (squares - explained) / (n * (n - 3)) if n > 3 else squares * mean * math.nan
+        return KernelFit(mean.item(), effects, effects, residual.item())
     mean = row_sums.sum() / (n * m)
     effects_of_rows, effects_of_columns = row_sums / m - mean, column_sums / n - mean
     explained = n * m * mean.square() + m * effects_of_rows.square().sum() + n * effects_of_columns.square().sum()
     residual = (squares - explained) / ((n - 1) * (m - 1))
-    return _Decomposed(mean.item(), effects_of_rows, effects_of_columns, residual.item())
+    return KernelFit(mean.item(), effects_of_rows, effects_of_columns, residual.item())
+
+
+def _kernel(left: Float[Tensor, "n d"], right: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    kernel = torch.empty(len(left), len(right), dtype=torch.float64, device=left.device)
+    left = left.double() / left.shape[1]
+    # A tile at a time stays in the cache, and only a tile of the features is copied to float64.
+    for start in range(0, len(right), _NUM_COLUMNS):
+        tile = slice(start, start + _NUM_COLUMNS)
+        base = (left @ right[tile].double().T).add_(1)
+        kernel[:, tile] = base.square().mul_(base)
+    return kernel
+
+
+def _sum_of_squares(matrix: Tensor) -> float:
+    return torch.linalg.vector_norm(matrix).square().item()

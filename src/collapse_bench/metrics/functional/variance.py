@@ -1,4 +1,4 @@
-"""Variance within the classes, generated over real: the number that falls first in collapse."""
+"""Variance, generated over real: that within the classes falls first in collapse."""
 
 import math
 
@@ -33,10 +33,15 @@ def within_class_variance_ratio(
     for label in reference_classes.unique():
         here, there = generated[generated_classes == label], reference[reference_classes == label]
         if len(here) >= 2 and len(there) >= 2:
-            numerator += len(there) * _total_variance(here)
-            denominator += len(there) * _total_variance(there)
+            numerator += len(there) * total_variance(here)
+            denominator += len(there) * total_variance(there)
     return numerator / denominator if denominator > 0 else math.nan
 
 
-def _total_variance(features: Float[Tensor, "n d"]) -> float:
+def total_variance(features: Float[Tensor, "n d"]) -> float:
+    """Trace of the unbiased covariance, in the square of the features' unit.
+
+    Args:
+        features: at least two rows, any finite values.
+    """
     return torch.var(features.double(), dim=0).sum().item()

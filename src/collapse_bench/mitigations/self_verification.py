@@ -1,0 +1,58 @@
+"""Self-verification: the model judges its own samples."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from collapse_bench.errors import ConfigError
+from collapse_bench.generators.base import Model
+from collapse_bench.mitigations.selection import Selection, highest
+from collapse_bench.now import Now
+from collapse_bench.pool import Pool
+from collapse_bench.samplers.base import Draw
+from collapse_bench.seeding import Role, isolated_rng
+from collapse_bench.types import to_float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SelfVerification(Selection):
+    """Keeps the candidates for which the model that made them has the lowest loss.
+
+    After Fu et al. 2026, of whom we know the abstract: the model's own confidence is the judge. Here that is its
+    training loss (negative ELBO, flow-matching error, negative log-likelihood), averaged over draws of the noise in
+    it. It looks at no real image. With ``candidates_per_kept=1`` it equals the control bit for bit.
+
+    Args:
+        candidates_per_kept: see ``Selection``.
+        num_draws: noise draws per image; more make the judgement sharper.
+    """
+
+    reason: ClassVar[str] = "self-verified"
+
+    num_draws: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_draws < 1:
+            raise ConfigError(f"mitigation.curator.num_draws must be at least 1, got {self.num_draws}")
+
+    def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
+        """Those of lowest loss."""
+        with isolated_rng(now.stream(Role.CURATE).seed):
+            losses = mean_losses(draw.model, candidates, self.num_draws)
+        return highest(-losses, num_needed)
+
+
+@torch.no_grad()
+def mean_losses(model: Model, pool: Pool, num_draws: int) -> Float[Tensor, " n"]:
+    """Loss of each image, averaged over ``num_draws`` draws from torch's global random state, on the CPU."""
+    means = []
+    for batch in torch.arange(len(pool)).split(1000):
+        images = to_float(pool.images[batch]).to(model.device)
+        labels = pool.labels[batch].to(model.device)
+        means.append(torch.stack([model.loss(images, labels) for _ in range(num_draws)]).mean(0).cpu())
+    return torch.cat(means)

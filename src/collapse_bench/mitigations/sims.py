@@ -1,0 +1,89 @@
+"""Away from the score that self-training would learn."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from collapse_bench.errors import ConfigError
+from collapse_bench.generators.base import Model
+from collapse_bench.generators.flow import VelocityModel
+from collapse_bench.mitigations.self_training import SelfTraining
+from collapse_bench.now import Now, Setting
+from collapse_bench.pool import Pool
+from collapse_bench.seeding import isolated_rng
+
+
+class ContrastedModel(VelocityModel):
+    """The velocity (1 + omega) v_r - omega v_s of two models, sampled as one.
+
+    Args:
+        fitted: v_r, which also says how often each class is asked for; both are copied.
+        self_trained: v_s.
+        omega: how far away from v_s.
+    """
+
+    num_networks: ClassVar[int] = 2
+
+    def __init__(self, fitted: VelocityModel, self_trained: VelocityModel, omega: float) -> None:
+        super().__init__(fitted.spec, fitted.conditional, fitted.times)
+        self.label_shares = fitted.label_shares.clone()
+        self.fitted, self.self_trained = copy.deepcopy(fitted), copy.deepcopy(self_trained)
+        self.omega = omega
+
+    def velocity(
+        self, x: Float[Tensor, "n c h w"], time: Float[Tensor, " n"], labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """The velocity of the pair."""
+        velocity = self.fitted.velocity(x, time, labels)
+        return velocity + self.omega * (velocity - self.self_trained.velocity(x, time, labels))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SIMS(SelfTraining):
+    """Samples with the score (1 + omega) s_r - omega s_s, where s_s is s_r fine-tuned on its own samples.
+
+    Self-improving diffusion models with synthetic data (Alemohammad et al. 2024, arXiv:2408.16333). On straight paths
+    from normal noise a score is an affine function of the velocity whose coefficients depend on time alone, so the
+    velocities combine in the same way. A sample costs two networks. A warm start continues from the fitted network,
+    never from the pair. With ``omega=0`` it equals the control bit for bit, and no copy is trained.
+
+    Args:
+        num_samples: see ``SelfTraining``.
+        num_steps: see ``SelfTraining``.
+        omega: how far, at least 0.
+    """
+
+    omega: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.omega < 0:
+            raise ConfigError(f"mitigation.refiner.omega must not be negative, got {self.omega}")
+
+    def check(self, setting: Setting) -> None:
+        """Raises ConfigError for a family that is not sampled by a velocity."""
+        with isolated_rng(0):
+            model = setting.generator.empty_model(setting.spec)
+        if not isinstance(model, VelocityModel):
+            raise ConfigError(
+                f"mitigation=sims combines the velocities of two flow models, and the generator makes a "
+                f"{type(model).__name__}; choose generator=flow, or mitigation=neon, which goes with every family"
+            )
+
+    def refine(self, fitted: Model, train: Pool, now: Now) -> Model:
+        """The pair, or the fitted model alone for ``omega=0``."""
+        if self.omega == 0:
+            return fitted
+        self_trained = self.self_trained(fitted, now)
+        assert isinstance(fitted, VelocityModel)
+        assert isinstance(self_trained, VelocityModel)
+        return ContrastedModel(fitted, self_trained, self.omega).eval()
+
+    def skeleton(self, fitted: nn.Module) -> nn.Module:
+        """A pair to load a stored one into."""
+        assert isinstance(fitted, VelocityModel)
+        return ContrastedModel(fitted, fitted, self.omega)

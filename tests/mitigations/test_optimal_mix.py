@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+from chains import TINY_GAUSSIAN, FinishedChain, assert_equal_chains, composed, parts_of
+from weighing import AT_GENERATION_1, born
+
+from collapse_bench.errors import ConfigError
+from collapse_bench.mitigations.optimal_mix import OptimalMix
+
+
+def weigh(frac_real: float, *births: int) -> list[float]:
+    return OptimalMix(frac_real).weigh(born(*births).visible(), AT_GENERATION_1).tolist()  # type: ignore[arg-type]
+
+
+def test_weights_by_hand() -> None:
+    # One real image has 0.6 of the probability, four synthetic ones 0.1 each.
+    weights = weigh(0.6, 0, 0, -1, 1, 1)
+    assert [w / sum(weights) for w in weights] == pytest.approx([0.1, 0.1, 0.6, 0.1, 0.1])
+
+
+def test_the_share_does_not_depend_on_the_pool(tmp_path: Path) -> None:
+    for regime in ("augment", "accumulate"):
+        chain = FinishedChain(tmp_path / regime, *TINY_GAUSSIAN, f"regime={regime}", "mitigation=optimal_mix")
+        assert [r.train_shares["real"] for r in chain.records] == pytest.approx([1.0, 0.618, 0.618, 0.618])
+
+
+def test_a_pool_of_one_kind_has_equal_weights() -> None:
+    assert len(set(weigh(0.6, -1, -1, -1))) == len(set(weigh(0.6, 0, 1, 0))) == 1
+
+
+def test_the_share_of_the_pool_is_the_control(tmp_path: Path) -> None:
+    options = ("mitigation=optimal_mix", "mitigation.weigher.frac_real=0.5")
+    arm, control = (FinishedChain(tmp_path / str(k), *TINY_GAUSSIAN, "regime=augment", *options[:k]) for k in (2, 0))
+    assert_equal_chains(arm, control)
+
+
+@pytest.mark.parametrize(
+    ("regime", "words"), [("replace", "trains on no real ones"), ("contaminate", "this regime hides it")]
+)
+def test_what_cannot_be_weighed_is_refused_before_training(regime: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parts_of(composed(*TINY_GAUSSIAN, f"regime={regime}", "mitigation=optimal_mix"), tmp_path)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1])
+def test_fractions_outside_the_range_are_refused(fraction: float) -> None:
+    with pytest.raises(ConfigError, match=r"frac_real must lie in \[0, 1\]"):
+        OptimalMix(fraction)

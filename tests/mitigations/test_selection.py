@@ -1,0 +1,80 @@
+"""What the selecting curators share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from curating import Bench, noise
+
+from collapse_bench.errors import ConfigError, SelectionError
+from collapse_bench.mitigations.selection import (
+    check_real,
+    draw_until,
+    highest,
+    k_means,
+    nearest,
+    real_subset,
+    shares,
+)
+
+
+def test_shares_by_hand() -> None:
+    assert shares(torch.tensor([50, 30, 20]), 10).tolist() == [5, 3, 2]
+    # 3.33 each: the first one gets the image that is left.
+    assert shares(torch.tensor([7, 7, 7]), 10).tolist() == [4, 3, 3]
+    # 0.9, 4.5 and 3.6 of 9: remainders 0.9 and 0.6 get the two that are left.
+    assert shares(torch.tensor([1, 5, 4]), 9).tolist() == [1, 4, 4]
+
+
+def test_shares_never_exceed_what_there_is() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        counts = torch.randint(0, 9, (6,), generator=rng) + torch.tensor([1, 0, 0, 0, 0, 0])
+        total = int(torch.randint(0, int(counts.sum()) + 1, (), generator=rng))
+        quotas = shares(counts, total)
+        assert quotas.sum() == total
+        assert (quotas <= counts).all()
+
+
+def test_of_equal_scores_the_first_are_highest() -> None:
+    assert highest(torch.tensor([1.0, 3.0, 3.0, 3.0, 2.0]), 3).tolist() == [1, 2, 3]
+
+
+def test_k_means_finds_clusters_and_never_more_than_there_are_points() -> None:
+    line = torch.tensor([[0.0], [1.0], [10.0], [11.0], [12.0]])
+    assert sorted(k_means(line, 2, seed=0).flatten().tolist()) == [0.5, 11.0]
+    assert len(k_means(torch.zeros(5, 2), 3, seed=0)) == 1
+    assert torch.equal(k_means(line, 3, seed=2**61), k_means(line, 3, seed=2**61))
+
+
+def test_nearest_by_hand() -> None:
+    distances, positions = nearest(torch.tensor([[0.0], [7.0]]), torch.tensor([[1.0], [5.0]]))
+    assert distances.tolist() == [1.0, 2.0]
+    assert positions.tolist() == [0, 1]
+
+
+def test_a_real_subset_is_the_same_at_every_generation(tmp_path: Path) -> None:
+    subsets = [real_subset(5, "verifier", Bench(tmp_path, noise(20), generation=t).now).image_id for t in (0, 3)]
+    assert torch.equal(*subsets)
+    now = Bench(tmp_path, noise(20)).now
+    assert not torch.equal(subsets[0], real_subset(5, "anchors", now).image_id)
+    assert len(real_subset(None, "anchors", now)) == 20
+
+
+def test_more_real_images_than_are_known_to_be_real_are_refused(tmp_path: Path) -> None:
+    setting = Bench(tmp_path, noise(20)).setting
+    check_real(setting, 20)
+    with pytest.raises(ConfigError, match="looks at 21 real images, and 20 are known"):
+        check_real(setting, 21)
+
+
+def test_drawing_until_the_quota_is_met_stops_there_or_says_why_it_cannot(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, noise(40), max_candidates=4)
+    draw = bench.setting.sampler.stream(bench.model, bench.now, 10)  # type: ignore[attr-defined]
+    kept = draw_until(10, lambda pool: (pool.seed % 2 == 0).nonzero().flatten(), "even", lambda: "", draw, bench.now)
+    assert len(kept) == 10
+    assert (kept.seed % 2 == 0).all()
+    assert draw.num_drawn <= 22
+    draw = bench.setting.sampler.stream(bench.model, bench.now, 10)  # type: ignore[attr-defined]
+    with pytest.raises(SelectionError, match=r"generation 0: 0 of 40 candidates were kept, 10 are needed.*do this"):
+        draw_until(10, lambda pool: torch.tensor([], dtype=torch.int64), "none", lambda: "do this", draw, bench.now)
