@@ -14,7 +14,8 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from collapse_bench.generators.base import Model
-from collapse_bench.generators.flow import Flow
+from collapse_bench.generators.diffusion import Diffusion
+from collapse_bench.generators.processes import FlowMatching
 from collapse_bench.generators.vae import VAE
 from collapse_bench.networks.autoencoder import ConvAutoencoder, MLPAutoencoder
 from collapse_bench.networks.mlp import ResidualMLP
@@ -28,12 +29,13 @@ FLOW = Optimisation(batch_size=128, learning_rate=3e-3, max_grad_norm=1.0, ema_w
 ELBO = Optimisation(batch_size=128)
 
 
-def flow(network: ResidualMLP | UNet) -> Flow:
-    return Flow(
+def flow(network: ResidualMLP | UNet) -> Diffusion:
+    return Diffusion(
         start="scratch",
         network=network,
+        process=FlowMatching(times="logit_normal", coupling="independent"),
         conditional=False,
-        times="logit_normal",
+        condition_dropout=0.0,
         optimisation=FLOW,
     )
 

@@ -59,7 +59,7 @@ def test_a_misspelt_key_or_option_is_refused_with_the_nearest_match(
         (["generator.optimisation.learning_rate=abc"], ["generator.optimisation.learning_rate must be float", "abc"]),
         (["budget.num_steps=-1"], ["budget.num_steps must be at least 1"]),
         (["generator.start=wram"], ["generator.start must be one of warm, scratch"]),
-        (["generator=vae", "sampler=euler_20"], ["VelocityModel", "leave out sampler="]),
+        (["generator=vae", "sampler=euler_20"], ["VAEModel", "leave out sampler="]),
         (["encoder=pixels"], ["class probabilities", "metrics=features"]),
         (["dataset=gaussian"], ["no grey levels"]),
         (["budget.num_measured=100000"], ["budget.num_measured=100000", "control set"]),

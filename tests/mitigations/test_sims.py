@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from collapse_bench.errors import ConfigError
-from collapse_bench.generators.flow import VelocityModel
+from collapse_bench.generators.diffusion import NoisyModel
+from collapse_bench.generators.processes import FlowMatching
 from collapse_bench.mitigations.sims import SIMS, ContrastedModel
 from collapse_bench.types import ImageSpec
 
@@ -15,14 +16,15 @@ FLOW = (*TINY, *TINY_FLOW, "generator.conditional=true")
 OPTIONS = ("mitigation=sims", "mitigation.refiner.num_samples=20", "mitigation.refiner.num_steps=3")
 
 
-class Constant(VelocityModel):
-    """The same velocity everywhere."""
+class Constant(NoisyModel):
+    """The same prediction everywhere."""
 
     def __init__(self, value: float) -> None:
-        super().__init__(ImageSpec(1, 2, 2, ("a", "b")), conditional=False, times="uniform")
+        process = FlowMatching(times="uniform", coupling="independent")
+        super().__init__(ImageSpec(1, 2, 2, ("a", "b")), False, process, 0.0)
         self.value = value
 
-    def velocity(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+    def predict(self, x: Tensor, level: Tensor, labels: Tensor) -> Tensor:
         return torch.full_like(x, self.value)
 
 
@@ -31,10 +33,10 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> FinishedChain:
     return FinishedChain(tmp_path_factory.mktemp("sims"), *FLOW, *OPTIONS)
 
 
-def test_the_velocity_by_hand() -> None:
+def test_the_prediction_by_hand() -> None:
     pair = ContrastedModel(Constant(2.0), Constant(3.0), omega=0.5)
-    velocity = pair.velocity(torch.zeros(1, 1, 2, 2), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
-    assert velocity.unique().tolist() == [1.5 * 2.0 - 0.5 * 3.0]
+    prediction = pair.predict(torch.zeros(1, 1, 2, 2), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    assert prediction.unique().tolist() == [1.5 * 2.0 - 0.5 * 3.0]
 
 
 def test_samples_come_from_the_pair_and_pairs_are_stored_and_loaded(chain: FinishedChain) -> None:
@@ -71,7 +73,7 @@ def test_without_contrast_it_is_the_control_and_costs_nothing(tmp_path: Path) ->
 
 @pytest.mark.parametrize("family", [TINY_GAUSSIAN, (*TINY, "generator=vae")], ids=["gaussian", "vae"])
 def test_other_families_are_refused_before_training(family: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="mitigation=sims combines the velocities of two flow models"):
+    with pytest.raises(ConfigError, match="mitigation=sims combines what two diffusion or flow models predict"):
         parts_of(composed(*family, "mitigation=sims"), tmp_path)
 
 

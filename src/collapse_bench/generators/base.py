@@ -46,6 +46,16 @@ class Model(nn.Module, ABC):
         """
 
     @property
+    def family(self) -> str:
+        """What kind of model it is, for errors and for the provenance of its samples."""
+        return type(self).__name__
+
+    @property
+    def has_guidance(self) -> bool:
+        """Whether it has learnt to make images with and without a class."""
+        return False
+
+    @property
     def num_parameters(self) -> int:
         """Number of fitted numbers."""
         return sum(p.numel() for p in self.parameters())

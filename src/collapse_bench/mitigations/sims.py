@@ -9,36 +9,36 @@ from torch import Tensor, nn
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.generators.base import Model
-from collapse_bench.generators.flow import VelocityModel
+from collapse_bench.generators.diffusion import NoisyModel
 from collapse_bench.mitigations.self_training import SelfTraining
 from collapse_bench.now import Now, Setting
 from collapse_bench.pool import Pool
 from collapse_bench.seeding import isolated_rng
 
 
-class ContrastedModel(VelocityModel):
-    """The velocity (1 + omega) v_r - omega v_s of two models, sampled as one.
+class ContrastedModel(NoisyModel):
+    """The prediction (1 + omega) p_r - omega p_s of two models, sampled as one.
 
     Args:
-        fitted: v_r, which also says how often each class is asked for; both are copied.
-        self_trained: v_s.
-        omega: how far away from v_s.
+        fitted: p_r, which also says how often each class is asked for; both are copied.
+        self_trained: p_s.
+        omega: how far away from p_s.
     """
 
     num_networks: ClassVar[int] = 2
 
-    def __init__(self, fitted: VelocityModel, self_trained: VelocityModel, omega: float) -> None:
-        super().__init__(fitted.spec, fitted.conditional, fitted.times)
+    def __init__(self, fitted: NoisyModel, self_trained: NoisyModel, omega: float) -> None:
+        super().__init__(fitted.spec, fitted.conditional, fitted.process, fitted.condition_dropout)
         self.label_shares = fitted.label_shares.clone()
         self.fitted, self.self_trained = copy.deepcopy(fitted), copy.deepcopy(self_trained)
         self.omega = omega
 
-    def velocity(
-        self, x: Float[Tensor, "n c h w"], time: Float[Tensor, " n"], labels: Int64[Tensor, " n"]
+    def predict(
+        self, x: Float[Tensor, "n c h w"], level: Tensor, labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, "n c h w"]:
-        """The velocity of the pair."""
-        velocity = self.fitted.velocity(x, time, labels)
-        return velocity + self.omega * (velocity - self.self_trained.velocity(x, time, labels))
+        """The prediction of the pair."""
+        prediction = self.fitted.predict(x, level, labels)
+        return prediction + self.omega * (prediction - self.self_trained.predict(x, level, labels))
 
 
 @final
@@ -46,9 +46,9 @@ class ContrastedModel(VelocityModel):
 class SIMS(SelfTraining):
     """Samples with the score (1 + omega) s_r - omega s_s, where s_s is s_r fine-tuned on its own samples.
 
-    Self-improving diffusion models with synthetic data (Alemohammad et al. 2024, arXiv:2408.16333). On straight paths
-    from normal noise a score is an affine function of the velocity whose coefficients depend on time alone, so the
-    velocities combine in the same way. A sample costs two networks. A warm start continues from the fitted network,
+    Self-improving diffusion models with synthetic data (Alemohammad et al. 2024, arXiv:2408.16333). What a process
+    predicts is an affine function of the score whose coefficients depend on the noise level alone, so predictions
+    combine in the same way. A sample costs two networks. A warm start continues from the fitted network,
     never from the pair. With ``omega=0`` it equals the control bit for bit, and no copy is trained.
 
     Args:
@@ -65,13 +65,13 @@ class SIMS(SelfTraining):
             raise ConfigError(f"mitigation.refiner.omega must not be negative, got {self.omega}")
 
     def check(self, setting: Setting) -> None:
-        """Raises ConfigError for a family that is not sampled by a velocity."""
+        """Raises ConfigError for a family that does not turn noise into images step by step."""
         with isolated_rng(0):
             model = setting.generator.empty_model(setting.spec)
-        if not isinstance(model, VelocityModel):
+        if not isinstance(model, NoisyModel):
             raise ConfigError(
-                f"mitigation=sims combines the velocities of two flow models, and the generator makes a "
-                f"{type(model).__name__}; choose generator=flow, or mitigation=neon, which goes with every family"
+                f"mitigation=sims combines what two diffusion or flow models predict, and the generator makes a "
+                f"{model.family}; choose generator=flow, ddpm or edm, or mitigation=neon, which goes with every family"
             )
 
     def refine(self, fitted: Model, train: Pool, now: Now) -> Model:
@@ -79,11 +79,11 @@ class SIMS(SelfTraining):
         if self.omega == 0:
             return fitted
         self_trained = self.self_trained(fitted, now)
-        assert isinstance(fitted, VelocityModel)
-        assert isinstance(self_trained, VelocityModel)
+        assert isinstance(fitted, NoisyModel)
+        assert isinstance(self_trained, NoisyModel)
         return ContrastedModel(fitted, self_trained, self.omega).eval()
 
     def skeleton(self, fitted: nn.Module) -> nn.Module:
         """A pair to load a stored one into."""
-        assert isinstance(fitted, VelocityModel)
+        assert isinstance(fitted, NoisyModel)
         return ContrastedModel(fitted, fitted, self.omega)

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,8 +13,8 @@ from torch import Tensor
 from collapse_bench.errors import ConfigError, SelectionError, TrainingError
 from collapse_bench.generators.base import Model
 from collapse_bench.now import Now
-from collapse_bench.pool import Pool
-from collapse_bench.seeding import Role, Stream
+from collapse_bench.pool import UNLABELLED, Pool
+from collapse_bench.seeding import Role, Stream, image_normal
 from collapse_bench.types import to_uint8
 
 
@@ -22,12 +23,19 @@ class Sampler(ABC):
     """Turns a model and image seeds into images. Concrete samplers are frozen dataclasses.
 
     Args:
-        temperature: factor of the standard deviation of the initial noise; 1 samples the model as fitted.
+        temperature: factor of the standard deviation of all noise that is drawn; 1 samples the model as fitted.
+        truncation: noise is drawn from the normal distribution cut off at plus and minus this many standard deviations
+            (Brock et al. 2019, arXiv:1809.11096, section 3.1), before it is multiplied by the temperature; ``None``
+            cuts nothing off.
+        guidance: weight w of classifier-free guidance: the model's output is o(class) + w (o(class) - o(no class)) (Ho
+            and Salimans 2022, arXiv:2207.12598, eq. 6); 0 samples the model as fitted. Above 0 it costs two networks.
         quantize: round samples to the 256 grey levels of real images, as a stored image file would.
         batch_size: images made at once; it changes no image beyond float arithmetic.
     """
 
     temperature: float
+    truncation: float | None
+    guidance: float
     quantize: bool
     batch_size: int
 
@@ -36,13 +44,23 @@ class Sampler(ABC):
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ConfigError(f"sampler.temperature must not be negative, got {self.temperature}")
+        if self.truncation is not None and not self.truncation > 0:
+            raise ConfigError(f"sampler.truncation must be above 0 (or null), got {self.truncation}")
+        if self.guidance < 0:
+            raise ConfigError(f"sampler.guidance must not be negative, got {self.guidance}")
         if self.batch_size < 1:
             raise ConfigError(f"sampler.batch_size must be at least 1, got {self.batch_size}")
 
     @property
     @abstractmethod
+    def num_outputs(self) -> int:
+        """Outputs of the model per image."""
+
+    @final
+    @property
     def num_evaluations(self) -> int:
-        """Forward passes of the model per image."""
+        """Forward passes of the model per image: with guidance two for each of its outputs."""
+        return self.num_outputs * (2 if self.guidance else 1)
 
     @abstractmethod
     def sample_batch(
@@ -55,6 +73,31 @@ class Sampler(ABC):
             seeds: one per image, on the model's device.
             labels: conditions; ignored by an unconditional model.
         """
+
+    @final
+    def noise(self, seeds: Int64[Tensor, " n"], shape: tuple[int, ...], draw: int) -> Float[Tensor, "n *shape"]:
+        """The noise of a draw, truncated and at the sampler's temperature; see ``image_normal``."""
+        normal = image_normal(seeds, shape, draw)
+        if self.truncation is not None:
+            outside = torch.special.ndtr(torch.tensor(-self.truncation, dtype=torch.float64))
+            share = torch.special.ndtr(normal.double()) * (1.0 - 2.0 * outside) + outside
+            normal = torch.special.ndtri(share).float()
+        return self.temperature * normal
+
+    @final
+    def guided(
+        self, output: Callable[[Int64[Tensor, " n"]], Tensor], labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n *shape"]:
+        """A model's output with classifier-free guidance.
+
+        Args:
+            output: (labels) -> the model's output.
+            labels: conditions.
+        """
+        with_class = output(labels)
+        if self.guidance == 0:
+            return with_class
+        return with_class + self.guidance * (with_class - output(torch.full_like(labels, UNLABELLED)))
 
     @final
     @torch.no_grad()
@@ -99,13 +142,21 @@ class Sampler(ABC):
         now.network_evaluations_per_sample = self.num_evaluations * model.num_networks
         return Draw(self, model, now, limit)
 
-    @final
+    def fits(self, model: Model) -> bool:
+        """Whether it can sample such a model."""
+        return isinstance(model, self.model_type)
+
     def check(self, model: Model) -> None:
         """Raises ConfigError if this sampler cannot sample such a model."""
-        if not isinstance(model, self.model_type):
+        if not self.fits(model):
             raise ConfigError(
-                f"the sampler {type(self).__name__} draws from a {self.model_type.__name__}, the generator makes a "
-                f"{type(model).__name__}; leave out sampler=... to get the generator's own"
+                f"the sampler {type(self).__name__} cannot sample what the generator makes ({model.family}); leave out "
+                "sampler=... to get the generator's own"
+            )
+        if self.guidance and not model.has_guidance:
+            raise ConfigError(
+                f"sampler.guidance={self.guidance} needs a model that knows images with and without a class; set "
+                "generator.conditional=true and generator.condition_dropout=0.1"
             )
 
 

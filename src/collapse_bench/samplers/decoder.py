@@ -9,7 +9,7 @@ from torch import Tensor
 from collapse_bench.generators.base import Model
 from collapse_bench.generators.vae import VAEModel
 from collapse_bench.samplers.base import Sampler
-from collapse_bench.seeding import image_normal, image_uniform
+from collapse_bench.seeding import image_uniform
 
 
 @final
@@ -29,7 +29,7 @@ class DecoderSampler(Sampler):
     model_type: ClassVar[type[Model]] = VAEModel
 
     @property
-    def num_evaluations(self) -> int:
+    def num_outputs(self) -> int:
         """One pass of the decoder."""
         return 1
 
@@ -38,7 +38,7 @@ class DecoderSampler(Sampler):
     ) -> Float[Tensor, "n c h w"]:
         """See ``Sampler.sample_batch``."""
         assert isinstance(model, VAEModel)
-        latents = self.temperature * image_normal(seeds, (model.num_latents,), draw=0)
+        latents = self.noise(seeds, (model.num_latents,), draw=0)
         mean = model.decode(latents, labels)
         if self.output == "mean":
             return mean

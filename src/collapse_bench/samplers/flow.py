@@ -3,59 +3,50 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.errors import ConfigError
-from collapse_bench.generators.base import Model
-from collapse_bench.generators.flow import VelocityModel
-from collapse_bench.samplers.base import Sampler
-from collapse_bench.seeding import image_normal
+from collapse_bench.generators.processes import FlowMatching, Process
+from collapse_bench.samplers.noisy import Field, NoisySampler
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class FlowSampler(Sampler):
+class FlowSampler(NoisySampler):
     """Carries noise to images with equal steps in time.
 
     Args:
-        temperature: standard deviation of the initial noise.
+        temperature: see ``Sampler``.
+        truncation: see ``Sampler``.
+        guidance: see ``Sampler``.
         quantize: see ``Sampler``.
         batch_size: see ``Sampler``.
-        method: ``"euler"`` (one evaluation per step) or ``"midpoint"`` (two).
         num_steps: steps from time 0 to 1.
+        early_stop: see ``NoisySampler``.
+        method: ``"euler"`` (one evaluation per step) or ``"midpoint"`` (two).
     """
 
     method: Literal["euler", "midpoint"]
-    num_steps: int
 
-    model_type: ClassVar[type[Model]] = VelocityModel
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_steps < 1:
-            raise ConfigError(f"sampler.num_steps must be at least 1, got {self.num_steps}")
+    process_type: ClassVar[type[Process]] = FlowMatching
 
     @property
-    def num_evaluations(self) -> int:
-        """One or two per step."""
-        return self.num_steps * (2 if self.method == "midpoint" else 1)
+    def outputs_per_step(self) -> int:
+        """One or two."""
+        return 2 if self.method == "midpoint" else 1
 
-    def sample_batch(
-        self, model: Model, seeds: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]
-    ) -> Float[Tensor, "n c h w"]:
-        """See ``Sampler.sample_batch``."""
-        assert isinstance(model, VelocityModel)
-        x = self.temperature * image_normal(seeds, model.spec.shape, draw=0)
+    def levels(self, process: Process) -> list[float]:
+        """Times that are equally far apart."""
         step = 1.0 / self.num_steps
+        return [k * step for k in range(self.num_steps)]
 
-        def velocity(x: Tensor, time: float) -> Tensor:
-            return model.velocity(x, torch.full((len(x),), time, device=x.device), labels)
-
-        for k in range(self.num_steps):
-            slope = velocity(x, k * step)
-            if self.method == "midpoint":
-                slope = velocity(x + 0.5 * step * slope, (k + 0.5) * step)
-            x = x + step * slope
-        return x
+    def step(
+        self, field: Field, x: Float[Tensor, "n c h w"], k: int, levels: list[float], seeds: Int64[Tensor, " n"]
+    ) -> Float[Tensor, "n c h w"]:
+        """One step of Euler's or the midpoint method."""
+        del seeds  # nothing is random after the start
+        step = 1.0 / self.num_steps
+        slope = field(x, levels[k])
+        if self.method == "midpoint":
+            slope = field(x + 0.5 * step * slope, (k + 0.5) * step)
+        return x + step * slope

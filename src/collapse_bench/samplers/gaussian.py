@@ -9,7 +9,6 @@ from torch import Tensor
 from collapse_bench.generators.base import Model
 from collapse_bench.generators.gaussian import GaussianModel
 from collapse_bench.samplers.base import Sampler
-from collapse_bench.seeding import image_normal
 
 
 @final
@@ -20,7 +19,7 @@ class GaussianSampler(Sampler):
     model_type: ClassVar[type[Model]] = GaussianModel
 
     @property
-    def num_evaluations(self) -> int:
+    def num_outputs(self) -> int:
         """No network."""
         return 0
 
@@ -29,4 +28,4 @@ class GaussianSampler(Sampler):
     ) -> Float[Tensor, "n c h w"]:
         """See ``Sampler.sample_batch``."""
         assert isinstance(model, GaussianModel)
-        return model.from_noise(self.temperature * image_normal(seeds, (model.spec.num_values,), draw=0))
+        return model.from_noise(self.noise(seeds, (model.spec.num_values,), draw=0))
