@@ -63,7 +63,7 @@ def parts_of(config: dict[str, Any], store: Path) -> Parts:
 
 def assemble_config(config: dict[str, Any], data: RealImages, store: Path) -> Parts:
     """The parts that a configuration describes, on these images."""
-    groups = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics", "budget", "trainer")
+    groups = ("generator", "sampler", "labels", "regime", "mitigation", "encoder", "metrics", "budget", "trainer")
     return assemble(
         data=data,
         store=Store(store),

@@ -6,6 +6,8 @@ import torch
 
 from collapse_bench.datasets.base import RealImages
 from collapse_bench.encoders.base import Encoder
+from collapse_bench.encoders.classifier import Classifier
+from collapse_bench.encoders.with_classes import WithClasses
 from collapse_bench.errors import ConfigError
 from collapse_bench.generators.base import Generator
 from collapse_bench.loop import Parts
@@ -15,6 +17,7 @@ from collapse_bench.metrics.model import ModelMetric
 from collapse_bench.mitigations.base import Mitigation
 from collapse_bench.mitigations.control import EqualWeights, KeepAll, NoRefinement, NoSteering
 from collapse_bench.now import Setting
+from collapse_bench.pool import UNLABELLED
 from collapse_bench.regimes.base import Regime
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import isolated_rng
@@ -36,6 +39,7 @@ def assemble(
     budget: Budget,
     trainer: TrainerOptions,
     store: Store,
+    labels: Classifier | None = None,
     watch: Watch | None = None,
 ) -> Parts:
     """One cell of the benchmark, ready to run; the encoder is trained here if the store does not have it.
@@ -59,6 +63,7 @@ def assemble(
         trusted=regime.trusted(data.pool),
         hidden=regime.hidden,
         keeps_real=regime.keeps_real,
+        labels=labels,
         generator=generator,
         sampler=sampler,
         budget=budget,
@@ -66,6 +71,8 @@ def assemble(
         store=store,
         watch=watch,
     )
+    if labels is not None:
+        _check_labels(labels, setting, encoder)
     mitigation.check(setting)
     measurer = assemble_measurer(
         data,
@@ -129,6 +136,21 @@ def check_measures(
     for metric in metrics.values():
         if isinstance(metric, GenerativeMetric):
             metric.check(spec, has_probabilities, options)
+
+
+def _check_labels(labels: Classifier, setting: Setting, encoders: Mapping[str, Encoder]) -> None:
+    """Raises ConfigError if a classifier cannot be learnt for the labels of samples, or is the one that measures."""
+    known = setting.trusted.labels
+    if setting.spec.num_classes < 2 or len(known) == 0 or bool((known == UNLABELLED).any()):
+        raise ConfigError(
+            "labels=classifier learns from labelled images of two classes or more that are known to be real, and there "
+            "are none; choose another data set, give the regime trusted images (regime.num_trusted), or leave it out"
+        )
+    measuring = [encoder.classifier if isinstance(encoder, WithClasses) else encoder for encoder in encoders.values()]
+    if labels in measuring:
+        raise ConfigError(
+            f"labels.seed={labels.seed} makes the labels those of the classifier that measures; choose another seed"
+        )
 
 
 def _check_without_pool(generator: Generator, mitigation: Mitigation, regime: str) -> None:

@@ -212,6 +212,7 @@ class Measurer:
         for metric in self._model_metrics:
             sets = {"model": self._reference} if metric.of == "reference" else {"model": samples, "control": control}
             for of, images in sets.items():
+                images = images.take(slice(metric.num_images))
                 metric.reset()
                 metric.update(images, model=model, first=first)
                 scores += [self._as_score(name, of, value, len(images)) for name, value in metric.compute().items()]

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from collapse_bench.chain import Chain
 from collapse_bench.encoders.base import Encoder, FittedEncoder
+from collapse_bench.encoders.classifier import Classifier
 from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.generators.base import Generator, Model
-from collapse_bench.pool import REAL, Pool
+from collapse_bench.pool import REAL, UNLABELLED, Pool
 from collapse_bench.records import Record, Score, Spent
 from collapse_bench.seeding import RUN_LEVEL, Role, Stream, isolated_rng
 from collapse_bench.store import Store
@@ -44,6 +45,7 @@ class Setting:
             lost.
         hidden: provenance columns of the training pools that the regime declares lost.
         keeps_real: whether every training pool holds real images.
+        labels: gives samples that were made without a condition a class; ``None`` leaves them without one.
         generator: the recipe of this generation.
         sampler: how models are sampled in this generation.
         budget: what every arm may spend.
@@ -57,6 +59,7 @@ class Setting:
     trusted: Pool
     hidden: frozenset[str]
     keeps_real: bool
+    labels: Classifier | None
     generator: Generator
     sampler: Samples
     budget: Budget
@@ -85,6 +88,7 @@ class Now:
         self._reused: list[str] = []
         self._artefacts: list[str] = []
         self._learnt: dict[str, dict[str, Tensor]] = {}
+        self._classifier: FittedEncoder | None = None
 
     def stream(self, role: Role) -> Stream:
         """The named random numbers of this generation for one role."""
@@ -153,7 +157,7 @@ class Now:
         model.load_state_dict(tensors)
         if role is Role.FIT:
             self.losses = losses
-        self.spend(gradient_steps=num_steps if generator.takes_steps else 0, networks_trained=1)
+        self.spend(gradient_steps=generator.gradient_steps(num_steps), networks_trained=generator.num_networks)
         seen = train.image_id[(train.born == REAL) & (weights > 0)]
         self._real_images_seen["generator" if role is Role.FIT else role.value] = len(seen.unique())
         if reused:
@@ -172,7 +176,7 @@ class Now:
         with self.timed("sample"):
             images, labels = self.setting.sampler.sample(model.to(self.setting.trainer.device), seeds)
         self.spend(other_samples=count)
-        return Pool.sampled(images, labels, seeds, start=0, born=self.generation, source=type(model).__name__)
+        return model.as_pool(images, labels, seeds, start=0, born=self.generation)
 
     def artefact(
         self,
@@ -217,6 +221,22 @@ class Now:
             fitted = encoder.fit(self.setting.real, self.setting.spec, self.setting.trainer.exact, self.setting.store)
         self._count_once("encoder", encoder.gradient_steps, self.setting.real)
         return fitted
+
+    def labelled(self, candidates: Pool) -> Pool:
+        """Candidates with their conditions, or without these with what a classifier takes them for, if there is one.
+
+        The classifier is learnt once, on the real images that are known to be real; it is never the one that measures.
+        """
+        recipe, setting = self.setting.labels, self.setting
+        if recipe is None or not bool((candidates.labels == UNLABELLED).any()):
+            return candidates
+        with self.timed("labels"):
+            if self._classifier is None:
+                self._classifier = recipe.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
+            probabilities = self._classifier.encode(candidates.images).probabilities
+        assert probabilities is not None
+        self._count_once("labels", recipe.gradient_steps, setting.trusted)
+        return replace(candidates, labels=probabilities.argmax(1))
 
     def _count_once(self, artefact: str, num_steps: int, pool: Pool, num_samples: int = 0) -> bool:
         """Meters what is learnt once for the whole chain; whether this generation is the one that pays."""
@@ -267,7 +287,7 @@ class Now:
             scores=scores,
             train_pool=train.counts_by_birth(),
             train_shares=train.shares_by_birth(weights),
-            kept_labels="condition" if model.conditional else "none",
+            kept_labels="condition" if model.conditional else "none" if self.setting.labels is None else "classifier",
             num_parameters=model.num_parameters,
             losses=self.losses,
             encoder=encoder,

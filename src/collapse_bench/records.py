@@ -85,7 +85,9 @@ class Record:
         scores: the numbers.
         train_pool: images in the training pool, by birth (``"real"``, ``"gen_000"``, ...).
         train_shares: their shares of the sampling probability, which add up to 1: what the model really saw.
-        kept_labels: where the labels of the kept images come from (``"condition"`` or ``"none"``).
+        kept_labels: where the labels of the kept images come from: ``"condition"``, ``"classifier"`` (samples of an
+            unconditional model, classified; numbers of kept images that look at labels then judge that classifier
+            too), or ``"none"``.
         num_parameters: parameters of the model.
         losses: training loss, as (step, mean since the previous entry).
         encoder: content hash of the encoder and the reference set; scores with different ones do not compare.

@@ -3,9 +3,10 @@
 import logging
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, final
 
 import numpy as np
 import pytorch_lightning as pl
@@ -71,19 +72,25 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How a network's parameters are fitted: Adam with decoupled weight decay, warm-up and cosine decay.
+    """How a network's parameters are fitted: Adam with weight decay, warm-up and cosine decay.
 
     The schedule spans the steps of the fit at hand, so a generation with a smaller budget decays faster.
 
     Args:
         batch_size: images per gradient step.
         learning_rate: its peak.
-        weight_decay: decoupled (AdamW).
+        weight_decay: factor of the parameters, see ``optimiser``.
         num_warmup_steps: steps of linear warm-up, at most a tenth of all steps.
         decay: ``"cosine"`` to zero, or ``"none"``.
         max_grad_norm: gradients are scaled down to this Euclidean norm; ``None`` never.
         ema_width: relative width of the power-function average of the parameters (Karras et al. 2024,
-            arXiv:2312.02696, eq. 4 and C.1), for example 0.1; ``None`` returns the last parameters.
+            arXiv:2312.02696, eq. 4 and C.1), for example 0.1; ``None`` takes no such average.
+        ema_decay: what the weights of older parameters are multiplied by at each step in the classical exponential
+            average, for example 0.999; ``None`` takes no such average. Without either the last parameters are returned.
+        optimiser: ``"adamw"`` takes the weight decay off the parameters, decoupled from the gradient (Loshchilov and
+            Hutter 2019, arXiv:1711.05101, algorithm 2); ``"adam"`` adds it to the gradient, as an L2 penalty.
+        batch_loss: ``"mean"`` or ``"sum"`` of a batch's losses. Adam hardly sees the difference but where something
+            else is added to the gradient or compared with it: coupled weight decay and ``max_grad_norm``.
     """
 
     batch_size: int = 128
@@ -93,6 +100,9 @@ class Optimisation:
     decay: Literal["cosine", "none"] = "cosine"
     max_grad_norm: float | None = None
     ema_width: float | None = None
+    ema_decay: float | None = None
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    batch_loss: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -107,6 +117,13 @@ class Optimisation:
             raise ConfigError(f"max_grad_norm must be above 0 (or null), got {self.max_grad_norm}")
         if self.ema_width is not None and not 0 < self.ema_width < 0.28:
             raise ConfigError(f"ema_width must lie between 0 and 0.28 (or be null), got {self.ema_width}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must lie between 0 and 1 (or be null), got {self.ema_decay}")
+        if self.ema_width is not None and self.ema_decay is not None:
+            raise ConfigError(
+                f"ema_width={self.ema_width} and ema_decay={self.ema_decay} are two averages of the parameters; set one "
+                "of them to null"
+            )
 
     def rate_at(self, step: int, num_steps: int) -> float:
         """Factor of the learning rate at a step of ``num_steps``, in [0, 1]."""
@@ -255,18 +272,20 @@ class TrainingModule(pl.LightningModule):
         self._num_checked = 0
         self._unchecked: list[Tensor] = []
         self._since_logged: list[float] = []
-        self._average: PowerAverage | None = None
+        self._average: ParameterAverage | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of one batch."""
-        loss = self._compute_loss(*batch).mean()
+        """The mean (or summed) loss of one batch; what is recorded is the mean."""
+        losses = self._compute_loss(*batch)
+        loss = losses.mean()
         self._unchecked.append(loss.detach())
-        return loss
+        return loss if self._optimisation.batch_loss == "mean" else losses.sum()
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule over the fit's own budget."""
+        """The optimiser and its schedule over the fit's own budget."""
         options = self._optimisation
-        optimiser = torch.optim.AdamW(
+        kind = torch.optim.AdamW if options.optimiser == "adamw" else torch.optim.Adam
+        optimiser = kind(
             self.network.parameters(),
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
@@ -280,6 +299,8 @@ class TrainingModule(pl.LightningModule):
         """Starts the average of the parameters, on the device that they are on by now."""
         if self._optimisation.ema_width is not None:
             self._average = PowerAverage(self.network, self._optimisation.ema_width)
+        elif self._optimisation.ema_decay is not None:
+            self._average = ExponentialAverage(self.network, self._optimisation.ema_decay)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step, the average after it, and now and then a look at the losses."""
@@ -326,7 +347,40 @@ class TrainingModule(pl.LightningModule):
         self._since_logged.clear()
 
 
-class PowerAverage:
+class ParameterAverage(ABC):
+    """A running average of a network's parameters after each step; those before the first have no weight.
+
+    Args:
+        network: whose parameters are averaged.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._parameters: list[Tensor] = list(network.parameters())
+        self._average = [p.detach().clone() for p in self._parameters]
+        self._num_updates = 0
+
+    @abstractmethod
+    def new_share(self, num_updates: int) -> float:
+        """What the newest parameters make up of the average of ``num_updates``; 1 at the first."""
+
+    @final
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes the present parameters into the average."""
+        self._num_updates += 1
+        new_share = self.new_share(self._num_updates)
+        torch._foreach_lerp_(self._average, self._parameters, new_share)  # pyright: ignore[reportPrivateImportUsage]
+
+    @final
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Puts the average into the network."""
+        for parameter, average in zip(self._parameters, self._average, strict=True):
+            parameter.copy_(average)
+
+
+@final
+class PowerAverage(ParameterAverage):
     """A running average of a network's parameters whose width grows with the number of steps.
 
     After k updates the parameters of update j have weight j^(gamma+1) - (j-1)^(gamma+1), up to a factor: the power
@@ -339,23 +393,34 @@ class PowerAverage:
     """
 
     def __init__(self, network: nn.Module, width: float) -> None:
-        self._parameters: list[Tensor] = list(network.parameters())
-        self._average = [p.detach().clone() for p in self._parameters]
+        super().__init__(network)
         self._gamma = power_exponent(width)
-        self._num_updates = 0
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Takes the present parameters into the average."""
-        self._num_updates += 1
-        new_share = 1.0 - (1.0 - 1.0 / self._num_updates) ** (self._gamma + 1.0)
-        torch._foreach_lerp_(self._average, self._parameters, new_share)  # pyright: ignore[reportPrivateImportUsage]
+    def new_share(self, num_updates: int) -> float:
+        """1 - (1 - 1 / k)^(gamma + 1) of k updates."""
+        return 1.0 - (1.0 - 1.0 / num_updates) ** (self._gamma + 1.0)
 
-    @torch.no_grad()
-    def apply(self) -> None:
-        """Puts the average into the network."""
-        for parameter, average in zip(self._parameters, self._average, strict=True):
-            parameter.copy_(average)
+
+@final
+class ExponentialAverage(ParameterAverage):
+    """The classical exponential average of a network's parameters, without its bias toward the first ones.
+
+    After k updates the parameters of update j have weight decay^(k-j), divided by the sum of all weights. That division
+    is the bias correction of Adam's averages (Kingma and Ba 2015, arXiv:1412.6980, section 3): an average that starts
+    with the initial parameters would keep decay^k of them, most of it in a short fit.
+
+    Args:
+        network: whose parameters are averaged.
+        decay: in (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network)
+        self._decay = decay
+
+    def new_share(self, num_updates: int) -> float:
+        """(1 - decay) / (1 - decay^k) of k updates."""
+        return (1.0 - self._decay) / (1.0 - self._decay**num_updates)
 
 
 def power_exponent(width: float) -> float:

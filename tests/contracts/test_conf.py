@@ -17,6 +17,7 @@ from collapse_bench.cli.config import build, conf_dir
 
 CONF = Path(conf_dir())
 OPTIONS = sorted(path.relative_to(CONF) for path in CONF.glob("*/*.yaml"))
+NETWORKS = sorted(path.relative_to(CONF) for path in CONF.glob("generator/network/*.yaml"))
 
 
 def nodes_with_target(node: object, path: str = "") -> list[tuple[str, dict]]:
@@ -39,6 +40,16 @@ def test_every_argument_of_every_class_is_visible_in_its_yaml(option: Path) -> N
     for path, node in nodes:
         arguments = set(inspect.signature(get_class(node["_target_"])).parameters)
         assert set(node) - {"_target_"} == arguments, f"{option}{path}"
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
+@pytest.mark.parametrize("generator", ["flow", "flow_unet", "ddpm", "edm"])
+def test_every_network_goes_with_every_process(generator: str, network: Path) -> None:
+    assert (CONF / network).read_text().startswith("# ")
+    config = composed(f"generator={generator}", f"{network.parent}={network.stem}")["generator"]
+    arguments = set(inspect.signature(get_class(config["network"]["_target_"])).parameters)
+    assert set(config["network"]) - {"_target_"} == arguments
+    assert build(config, "generator").network == build(config["network"], "generator.network")
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)

@@ -10,26 +10,41 @@ from collapse_bench.cli.config import build, conf_dir
 from collapse_bench.errors import TrainingError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators.base import Generator, Model
-from collapse_bench.pool import Pool
+from collapse_bench.generators.vae import VAEModel
+from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import isolated_rng
 from collapse_bench.training import FitJob, TrainerOptions
 from collapse_bench.types import ImageSpec
 
-GENERATORS = sorted(path.stem for path in (Path(conf_dir()) / "generator").glob("*.yaml"))
+LIKELIHOODS = ["bernoulli", "gaussian", "discretised_logistic"]
+VARIANTS = {
+    "vae drawn": ["sampler=decoder_draw"],
+    **{f"vae {name}": [f"generator.likelihood={name}"] for name in LIKELIHOODS[1:]},
+    **{f"vae {name} drawn": [f"generator.likelihood={name}", "sampler=decoder_draw"] for name in LIKELIHOODS[1:]},
+    "cvae guided": ["generator.condition_dropout=0.2", "sampler.guidance=0.5"],
+}
+OPTIONS_OF_THE_GROUP = sorted(path.stem for path in (Path(conf_dir()) / "generator").glob("*.yaml"))
+GENERATORS = [*OPTIONS_OF_THE_GROUP, *VARIANTS]
 TRAINED = [name for name in GENERATORS if name != "gaussian"]
 CHEAP = {
     "flow": ["generator.network.width=32", "generator.network.num_blocks=1"],
     "flow_unet": ["generator.network.channels=8"],
+    "cvae": ["generator.network.width=32", "generator.num_latents=4"],
+    "population": [f"generator.members.{name}.network.width=32" for name in ("vae", "flow", "ddpm")],
     "vae": ["generator.network.width=32", "generator.num_latents=4"],
     "vae_conv": ["generator.network.channels=8", "generator.num_latents=4"],
+}
+CONDITIONAL = {
+    "population": [f"generator.members.{name}.conditional=true" for name in ("vae", "flow", "ddpm")],
 }
 SPEC = ImageSpec(1, 8, 8, ("a", "b", "c"))
 OPTIONS = TrainerOptions(num_threads=1)
 
 
 def make(name: str, *overrides: str) -> tuple[Generator, Sampler]:
-    config = composed(f"generator={name}", *CHEAP.get(name, []), *overrides)
+    option = name.partition(" ")[0]
+    config = composed(f"generator={option}", *CHEAP.get(option, []), *VARIANTS.get(name, []), *overrides)
     return build(config["generator"], "generator"), build(config["sampler"], "sampler")
 
 
@@ -106,7 +121,7 @@ def test_sampling_and_fitting_change_no_pool_and_sampling_no_model(name: str) ->
     assert fingerprint(model) == state
     assert images.shape == (5, *SPEC.shape)
     assert images.dtype == (torch.uint8 if sampler.quantize else torch.float32)
-    assert labels.tolist() == [-1] * 5
+    assert (labels == UNLABELLED).tolist() == [not model.conditional] * 5
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -139,7 +154,7 @@ def test_samples_that_are_nan_are_an_error_and_not_black(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
-    generator, sampler = make(name, "generator.conditional=true")
+    generator, sampler = make(name, *CONDITIONAL.get(name, ["generator.conditional=true"]))
     pool = make_pool()
     model = fit(generator, pool, (pool.labels == 2).double() + 1e-9 * (pool.labels == 1))
     _, labels = sampler.sample(model, torch.arange(30))
@@ -168,14 +183,17 @@ def test_a_flow_overfits_eight_images(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vae", "vae_conv"])
-def test_a_vae_reconstructs_eight_images(name: str) -> None:
-    generator, _ = make(name, "generator.num_latents=8", "generator.beta=0.01", "generator.optimisation.batch_size=32")
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("name", ["vae", "vae_conv", "cvae"])
+def test_a_vae_reconstructs_eight_images(name: str, likelihood: str) -> None:
+    options = ["generator.num_latents=8", "generator.beta=0.01", "generator.optimisation.batch_size=32"]
+    generator, _ = make(name, *options, f"generator.likelihood={likelihood}")
     pool = make_pool(8)
     pool = Pool.real((pool.images > 127).to(torch.uint8) * 255, pool.labels, "binary")
     model = fit(generator, pool, torch.ones(8), num_steps=1500)
+    assert isinstance(model, VAEModel)
     images = pool.images.float() / 127.5 - 1
     with torch.no_grad():
-        latents = model.encoder(images).chunk(2, dim=1)[0]
+        latents, _ = model.posterior(images, pool.labels)
         again = model.decode(latents, pool.labels)
     assert (again - images).abs().mean() < 0.1

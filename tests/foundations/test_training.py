@@ -16,6 +16,7 @@ from collapse_bench.errors import ConfigError, TrainingError
 from collapse_bench.pool import Pool
 from collapse_bench.training import (
     Batches,
+    ExponentialAverage,
     FitJob,
     Optimisation,
     PowerAverage,
@@ -376,12 +377,26 @@ def test_the_power_average_does_not_depend_on_where_the_network_started() -> Non
     assert results == [2.0, 2.0]
 
 
-def test_a_fit_returns_the_average_of_its_own_path() -> None:
-    optimisation = Optimisation(batch_size=8, learning_rate=0.05, ema_width=0.1)
+def test_the_exponential_average_by_hand() -> None:
+    network = nn.Linear(1, 1, bias=False).double()
+    average = ExponentialAverage(network, 0.5)
+    for value in (1.0, 2.0, 4.0):
+        nn.init.constant_(network.weight, value)
+        average.update()
+    average.apply()
+    # Weights 1/4, 1/2 and 1, over their sum of 7/4; the initial parameter has none.
+    assert network.weight.item() == pytest.approx((1.0 + 2 * 2.0 + 4 * 4.0) / 7, rel=1e-12)
+
+
+@pytest.mark.parametrize("average", ["power", "exponential"])
+def test_a_fit_returns_the_average_of_its_own_path(average: str) -> None:
+    option = {"ema_width": 0.1} if average == "power" else {"ema_decay": 0.9}
+    optimisation = Optimisation(batch_size=8, learning_rate=0.05, **option)
+    weights = shares(0.1, 40) if average == "power" else 0.9 ** torch.arange(39, -1, -1).double()
     with watched_optimiser() as seen:
         network, _ = fitted(optimisation, job(40))
     path = torch.stack(seen.parameters).double()
-    assert torch.allclose(flat(network).double(), shares(0.1, 40) @ path, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(flat(network).double(), weights / weights.sum() @ path, rtol=1e-4, atol=1e-6)
     with watched_optimiser() as plain:
         last, _ = fitted(PLAIN, job(40))
     # The average is beside the path, not on it.
@@ -426,9 +441,16 @@ def test_trainer_options_that_make_no_sense_are_refused(options: dict, message: 
         ("ema_width", 0.0),
         ("ema_width", 0.28),
         ("ema_width", -0.1),
+        ("ema_decay", 0.0),
+        ("ema_decay", 1.0),
     ],
 )
 def test_optimisation_that_makes_no_sense_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} must .* got {value}"):
         Optimisation(**{name: value})
     assert Optimisation(batch_size=1, learning_rate=1e-9, ema_width=0.279).ema_width == 0.279
+
+
+def test_two_averages_at_once_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two averages of the parameters; set one of them to null"):
+        Optimisation(ema_width=0.1, ema_decay=0.999)

@@ -350,16 +350,22 @@ def total_spent(run: Run) -> Spent:
 def _arm_names(runs: Sequence[Run]) -> list[str]:
     # An experiment is a name for a set of overrides; what it overrides shows in the keys themselves.
     groups = [group for group in dict.fromkeys(g for run in runs for g in run.choices) if group != "experiment"]
-    chosen = [group for group in groups if _differ(run.choices.get(group) for run in runs)]
+    chosen: list[str] = []
+    for group in sorted(groups, key=lambda group: "/" in group):
+        # A group within an option of another one counts only if it differs between runs of one such option.
+        outer = [run.choices.get(group.rpartition("/")[0]) for run in runs]
+        peers = [[run.choices.get(group) for run, o in zip(runs, outer, strict=True) if o == one] for one in outer]
+        if any(_differ(values) for values in peers):
+            chosen.append(group)
     settings = [run.settings for run in runs]
     keys = dict.fromkeys(key for values in settings for key in values)
 
     def splits(key: str) -> bool:
         # Below a group with several choices a key counts only if it differs between runs of one choice.
-        group = key.split(".")[0]
-        peers: dict[str, list[Any]] = {}
+        own = [group for group in chosen if f"{key}/".replace(".", "/").startswith(f"{group}/")]
+        peers: dict[tuple[str, ...], list[Any]] = {}
         for run, values in zip(runs, settings, strict=True):
-            choice = _as_text(run.choices.get(group)) if group in chosen else ""
+            choice = tuple(_as_text(run.choices.get(group)) for group in own)
             peers.setdefault(choice, []).append(values.get(key, _ABSENT))
         return any(_differ(values) for values in peers.values())
 
@@ -369,6 +375,7 @@ def _arm_names(runs: Sequence[Run]) -> list[str]:
         parts = [
             _as_text(run.choices.get(group)) if group in _CELL else f"{group}={_as_text(run.choices.get(group))}"
             for group in chosen
+            if "/" not in group or group in run.choices
         ]
         parts += [f"{key}={_as_text(values[key])}" for key in named if key in values]
         names.append(", ".join(parts) or run.arm_name)

@@ -22,7 +22,7 @@ from collapse_bench.analysis.runs import load_run
 from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, chosen_options, flatten, resolve
-from collapse_bench.cli.progress import RichWatch
+from collapse_bench.cli.progress import RichWatch, in_millions
 from collapse_bench.errors import ConfigError
 from collapse_bench.fingerprint import code_version, library_versions
 from collapse_bench.loop import Parts, run_generations
@@ -64,7 +64,7 @@ def run_chain(composed: DictConfig) -> None:
     with RichWatch(console, budget, first=run_dir.num_committed(), live=config["progress"]) as watch:
         parts = assemble(
             data=data,
-            **{name: build(config[name], name) for name in PARTS},
+            **{name: build(config[name], name) for name in (*PARTS, "labels")},
             budget=budget,
             trainer=trainer,
             store=open_store(config["cache"]),
@@ -165,7 +165,8 @@ def _show(run_dir: RunDir, console: Console) -> None:
     """The table, the figures, and where they are."""
     run = load_run(run_dir.path)
     cell = " / ".join(str(run.choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
-    print_table(console, f"{cell}, seed {run.seed}", format_generation_table(run))
+    size = f", {in_millions(run.records[0].num_parameters)} parameters" if run.records else ""
+    print_table(console, f"{cell}, seed {run.seed}{size}", format_generation_table(run))
     write_figures([run], run_dir.path / "figures")
     console.print(f"run folder: {run_dir.path}   figures: {run_dir.path / 'figures'}", highlight=False, soft_wrap=True)
 

@@ -20,6 +20,7 @@ from collapse_bench.errors import ConfigError
 
 _OPTIONS_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-i", "--info")
 _COMMANDS = {"run": "collapse-run", "measure": "collapse-measure", "selftest": "collapse-measure selftest"}
+_NESTED_GROUPS = ("generator/network",)
 _OTHER_FILES = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 
 
@@ -156,7 +157,8 @@ def _groups(config_name: str) -> list[str]:
     """The groups that a configuration chooses from."""
     defaults = OmegaConf.select(OmegaConf.load(Path(conf_dir()) / f"{config_name}.yaml"), "defaults")
     keys = [str(key) for entry in defaults if isinstance(entry, Mapping) for key in entry]
-    return sorted(key for key in keys if not key.startswith("override "))
+    groups = [key for key in keys if not key.startswith("override ")]
+    return sorted([*groups, *(nested for nested in _NESTED_GROUPS if nested.partition("/")[0] in groups)])
 
 
 def _options(group: str) -> list[str]:
@@ -206,7 +208,8 @@ def build(node: Any, path: str) -> Any:
     """The object that a configuration node describes; lists become tuples.
 
     Arguments are checked against the annotations of the class before it is called, so that ``learning_rate=abc``
-    is an error here and not a crash in training.
+    is an error here and not a crash in training. A whole number where any number may stand becomes a float, so that
+    ``temperature=1`` is ``temperature=1.0`` in everything, schedules and hashes included.
 
     Args:
         node: plain values; a mapping with ``_target_`` names a class and its arguments.
@@ -242,8 +245,9 @@ def _call(cls: type, arguments: Mapping[str, Any], path: str) -> Any:
             raise ConfigError(f"{path}.{name}: {cls.__name__} has no such argument{_nearest(name, list(hints))}")
         if not is_bearable(value, hints[name], conf=BeartypeConf(is_pep484_tower=True)):
             raise ConfigError(f"{path}.{name} must be {_readable(hints[name])}, got {value!r}")
+    numbers = {k: float(v) for k, v in arguments.items() if type(v) is int and not is_bearable(v, hints[k])}
     try:
-        return cls(**arguments)
+        return cls(**{**arguments, **numbers})
     except TypeError as error:
         raise ConfigError(f"{path}: {error}") from error
 

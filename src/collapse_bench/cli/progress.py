@@ -65,4 +65,12 @@ class RichWatch(Watch):
         self._progress.update(self._task, completed=self._done)
         seconds = "  ".join(f"{phase} {s:.1f} s" for phase, s in record.spent.seconds.items())
         reused = f"  (from the cache: {', '.join(record.spent.reused)})" if record.spent.reused else ""
-        self._console.print(f"generation {record.generation} committed  {seconds}{reused}", highlight=False)
+        size = f"{in_millions(record.num_parameters)} parameters"
+        self._console.print(f"generation {record.generation} committed  {size}  {seconds}{reused}", highlight=False)
+
+
+def in_millions(count: int) -> str:
+    """A number of parameters for people: ``"1.2 M"``, ``"189 k"``, ``"65"``."""
+    if count >= 999_500:
+        return f"{count / 1e6:.1f} M"
+    return f"{count / 1e3:.0f} k" if count >= 1000 else str(count)

@@ -246,6 +246,7 @@ def _parts(run: Run, config: Mapping[str, Any], cache: Mapping[str, Any]) -> Par
     return assemble(
         data=data,
         **{name: build(config[name], name) for name in PARTS},
+        labels=build(config.get("labels"), "labels"),
         budget=build(config["budget"], "budget"),
         trainer=trainer,
         store=open_store(cache),

@@ -4,7 +4,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -86,6 +86,10 @@ class Dataset(ABC):
     training images. Otherwise both are drawn from all images. Draws are stratified by class and depend on
     ``split_seed`` only, so all runs share one split.
 
+    A published protocol that trains on all training images leaves none for the control set. With
+    ``control_from="test"`` the test images are halved into the reference and the control set; the floor is then the
+    mean over random halves of them.
+
     An imbalanced data set (``long_tail``) is imbalanced before it is split, so all three sets have the same class
     shares: the reference is what a model that loses nothing would give. Wyllie et al. 2024, arXiv:2403.07857, ask what
     becomes of the rare classes.
@@ -98,9 +102,11 @@ class Dataset(ABC):
             geometrically, and as many images stay as there are for this. ``None`` leaves the classes as found.
         num_real: images in the real pool, a stratified subset; ``None`` is all that are not held out.
         num_reference: images measured against; ``None`` is all test images where there is a published test
-            set, otherwise a quarter of the images, at most 10,000.
+            set (half of them with ``control_from="test"``), otherwise a quarter of the images, at most 10,000.
         num_control: images that make the floor; ``None`` is a quarter of the images, at most 10,000 and at most
-            the number of reference images.
+            the number of reference images; with ``control_from="test"`` the other half of the test images.
+        control_from: where there is a published test set, the images that the control set is drawn from: ``"train"``
+            or ``"test"``.
         split_seed: seed of the split.
     """
 
@@ -111,6 +117,7 @@ class Dataset(ABC):
     num_real: int | None = None
     num_reference: int | None = None
     num_control: int | None = None
+    control_from: Literal["train", "test"] = "train"
     split_seed: int = 0
 
     @abstractmethod
@@ -224,6 +231,16 @@ class Dataset(ABC):
                 )
             return draw(found.labels, among, count, generator)
 
+        if self.control_from == "test":
+            if test is None:
+                raise ConfigError(
+                    f"dataset.control_from=test, but {self.name} has no published test images; set it to train"
+                )
+            reference, rest = drawn("num_reference", len(test) // 2, test, "published test images", keep=1)
+            default = min(len(rest), len(reference))
+            control, _ = drawn("num_control", default, rest, "published test images that are not in the reference")
+            real, _ = drawn("num_real", len(train), train, "training images")
+            return found.take(real), found.take(reference), found.take(control)
         # One image more must always remain: first for the control set, then for the real pool.
         if test is None:
             reference, rest = drawn("num_reference", quarter, train, "images", keep=2)

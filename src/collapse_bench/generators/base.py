@@ -1,13 +1,14 @@
 """What a generator is: a family of models and how one of them is fitted to a weighted pool."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from collapse_bench.errors import ConfigError
 from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.seeding import image_uniform
 from collapse_bench.training import FitJob, Losses
@@ -51,6 +52,23 @@ class Model(nn.Module, ABC):
         return type(self).__name__
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of what makes its samples, for their provenance."""
+        return (type(self).__name__,)
+
+    def source_of(self, seeds: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Which of its ``sources`` makes each image, a function of the image's seed."""
+        return torch.zeros_like(seeds)
+
+    @final
+    def as_pool(
+        self, images: Tensor, labels: Int64[Tensor, " n"], seeds: Int64[Tensor, " n"], *, start: int, born: int
+    ) -> Pool:
+        """A pool of candidates that this model has just made; see ``Pool.sampled``."""
+        pool = Pool.sampled(images, labels, seeds, start=start, born=born, source="")
+        return replace(pool, source=self.source_of(seeds), sources=self.sources)
+
+    @property
     def has_guidance(self) -> bool:
         """Whether it has learnt to make images with and without a class."""
         return False
@@ -84,6 +102,23 @@ class Model(nn.Module, ABC):
         return torch.searchsorted(self.label_shares.cumsum(0), uniform).clamp_(max=self.spec.num_classes - 1)
 
 
+def drop_conditions(labels: Int64[Tensor, " n"], dropout: float) -> Int64[Tensor, " n"]:
+    """Labels of which each is ``UNLABELLED`` with a probability, drawn from torch's global random state.
+
+    So a network learns to make images with and without a class (Ho and Salimans 2022, arXiv:2207.12598, algorithm 1).
+    """
+    dropped = torch.rand(len(labels), device=labels.device) < dropout
+    return torch.where(dropped, UNLABELLED, labels)
+
+
+def check_condition_dropout(dropout: float, conditional: bool) -> None:
+    """Raises ConfigError if ``generator.condition_dropout`` is no probability, or there is no condition to leave out."""
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"generator.condition_dropout must lie in [0, 1), got {dropout}")
+    if dropout and not conditional:
+        raise ConfigError("generator.condition_dropout leaves out the class, and generator.conditional is false")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generator(ABC):
     """A family of models. Concrete generators are frozen dataclasses, so that a fit can be hashed.
@@ -93,10 +128,21 @@ class Generator(ABC):
             ``"scratch"`` draws new ones.
     """
 
-    takes_steps: ClassVar[bool] = True
-    """Whether a fit is a number of gradient steps."""
-
     start: Literal["warm", "scratch"]
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether a fit is a number of gradient steps."""
+        return True
+
+    @property
+    def num_networks(self) -> int:
+        """Networks that a fit trains."""
+        return 1
+
+    def gradient_steps(self, num_steps: int) -> int:
+        """Gradient steps that a fit really takes, where the budget is ``num_steps``."""
+        return num_steps if self.takes_steps else 0
 
     @abstractmethod
     def empty_model(self, spec: ImageSpec) -> Model:

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.errors import ConfigError
-from collapse_bench.generators.base import Generator, Model
+from collapse_bench.generators.base import Generator, Model, check_condition_dropout, drop_conditions
 from collapse_bench.generators.processes import DDPM, EDM, FlowMatching, Process
 from collapse_bench.networks.mlp import ResidualMLP
 from collapse_bench.networks.unet import UNet
-from collapse_bench.pool import UNLABELLED, Pool
+from collapse_bench.pool import Pool
 from collapse_bench.training import FitJob, Losses, Optimisation, train
 from collapse_bench.types import ImageSpec
 
@@ -73,8 +72,7 @@ class NoisyModel(Model):
                 +inf leaves it as it is at every level, -inf at none. ``None`` is +inf for all images.
         """
         if self.training and self.has_guidance:
-            dropped = torch.rand(len(labels), device=labels.device) < self.condition_dropout
-            labels = torch.where(dropped, UNLABELLED, labels)
+            labels = drop_conditions(labels, self.condition_dropout)
         losses, level = self.process.losses(lambda x, level: self.predict(x, level, labels), images)
         return losses if max_log_snr is None else losses * (self.process.log_snr(level) <= max_log_snr)
 
@@ -115,10 +113,7 @@ class Diffusion(Generator):
     optimisation: Optimisation
 
     def __post_init__(self) -> None:
-        if not 0 <= self.condition_dropout < 1:
-            raise ConfigError(f"generator.condition_dropout must lie in [0, 1), got {self.condition_dropout}")
-        if self.condition_dropout and not self.conditional:
-            raise ConfigError("generator.condition_dropout leaves out the class, and generator.conditional is false")
+        check_condition_dropout(self.condition_dropout, self.conditional)
 
     def empty_model(self, spec: ImageSpec) -> DiffusionModel:
         """An unfitted model."""

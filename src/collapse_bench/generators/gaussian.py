@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -62,8 +62,6 @@ class Gaussian(Generator):
         unbiased: divide by n - 1 instead of n.
     """
 
-    takes_steps: ClassVar[bool] = False
-
     start: Literal["warm", "scratch"] = "scratch"
     covariance: Literal["full", "diagonal", "identity"] = "full"
     unbiased: bool = False
@@ -71,6 +69,11 @@ class Gaussian(Generator):
     def __post_init__(self) -> None:
         if self.start != "scratch":
             raise ConfigError("generator.start=warm makes no sense for the closed-form Gaussian; use start=scratch")
+
+    @property
+    def takes_steps(self) -> bool:
+        """No."""
+        return False
 
     def empty_model(self, spec: ImageSpec) -> GaussianModel:
         """A standard normal distribution."""

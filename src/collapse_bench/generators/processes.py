@@ -1,9 +1,9 @@
 """How images become noise, and what a network learns of it: flow matching, DDPM and EDM.
 
 All of them make a noisy image as alpha image + sigma standard normal noise, and differ in the levels that they know,
-in how often each is trained on, and in what is predicted. A prediction is an affine function of the score whose
-coefficients depend on the level alone, so predictions of two networks, or with and without a class, combine linearly as
-scores do.
+in how often each is trained on, and in what is predicted. A prediction is the score times a number that depends on the
+level alone, plus what depends on the noisy image and the level alone. So predictions of two networks, or with and
+without a class, combine as scores do where their weights add up to 1.
 """
 
 import functools
@@ -151,31 +151,36 @@ class DDPM(Process):
         """Mean squared error of the noise, per image."""
         noise = torch.randn_like(images)
         step = torch.randint(self.num_levels, (len(images),), device=images.device)
-        signal = self.signal(step).view(-1, 1, 1, 1)
-        noisy = signal.sqrt() * images + (1.0 - signal).sqrt() * noise
+        alpha, sigma = self._amplitudes(step)
+        noisy = alpha * images + sigma * noise
         return (predict(noisy, step) - noise).square().flatten(1).mean(1), step
 
     def log_snr(self, level: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Log of the signal's variance over the noise's."""
-        return self.signal(level).logit()
+        return self.signal(level).logit().float()
 
     def denoised(
         self, x: Float[Tensor, "n c h w"], level: Int64[Tensor, " n"], prediction: Float[Tensor, "n c h w"]
     ) -> Float[Tensor, "n c h w"]:
         """The image without the predicted noise (arXiv:2006.11239, eq. 15)."""
-        signal = self.signal(level).view(-1, 1, 1, 1)
-        return (x - (1.0 - signal).sqrt() * prediction) / signal.sqrt()
+        alpha, sigma = self._amplitudes(level)
+        return (x - sigma * prediction) / alpha
 
     def signal(self, level: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """The share of the image in the variance at a step, in (0, 1): the product of 1 - beta up to it."""
+        """The share of the image in the variance at a step, in (0, 1), float64: the product of 1 - beta up to it."""
         return signal_table(self.schedule, self.num_levels, level.device)[level]
+
+    def _amplitudes(self, level: Int64[Tensor, " n"]) -> tuple[Float[Tensor, "n 1 1 1"], Float[Tensor, "n 1 1 1"]]:
+        """What the image and the noise are multiplied by."""
+        signal = self.signal(level).view(-1, 1, 1, 1)
+        return signal.sqrt().float(), (1.0 - signal).sqrt().float()
 
 
 @functools.cache
 def signal_table(
     schedule: Literal["linear", "cosine"], num_levels: int, device: torch.device
 ) -> Float[Tensor, " num_levels"]:
-    """The cumulative product of 1 - beta over the steps, float32, computed in float64."""
+    """The cumulative product of 1 - beta over the steps, float64: at the first steps it is close to 1."""
     if schedule == "linear":
         scale = 1000.0 / num_levels
         variances = torch.linspace(scale * 1e-4, scale * 0.02, num_levels, dtype=torch.float64)
@@ -183,7 +188,7 @@ def signal_table(
         time = torch.arange(num_levels + 1, dtype=torch.float64) / num_levels
         signal = torch.cos((time + 0.008) / 1.008 * math.pi / 2.0).square()
         variances = (1.0 - signal[1:] / signal[:-1]).clamp(max=0.999)
-    return (1.0 - variances).cumprod(0).float().to(device)
+    return (1.0 - variances).cumprod(0).to(device)
 
 
 @final

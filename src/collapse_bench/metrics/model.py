@@ -27,6 +27,9 @@ class ModelMetric(torchmetrics.Metric):
     of: ClassVar[Literal["reference", "samples"]]
     """Which images: the held-out reference, or the model's samples (and the control set, which is their floor)."""
 
+    num_images: int | None = None
+    """How many of them, the first ones; ``None`` is all."""
+
     full_state_update: bool | None = False
     rows: list[Tensor]
 
@@ -77,7 +80,8 @@ class ModelMetric(torchmetrics.Metric):
 class HeldOutLoss(ModelMetric):
     """``held_out_loss``: the loss of the family on the held-out reference, per image; lower is better.
 
-    For a VAE the negative evidence lower bound (nats per image, the KL term weighted by its beta), for flow matching
+    For a VAE the negative evidence lower bound (nats per image, the KL term weighted by its beta; what the likelihood
+    is of depends on the decoder), for flow matching
     the mean squared error of the velocity, for the Gaussian the negative log-likelihood (nats per image). It compares
     generations of one family, never two families. The same noise is drawn in every generation.
 
@@ -124,7 +128,7 @@ class ReconstructionError(ModelMetric):
         """The mean squared error of each image."""
         if not isinstance(model, VAEModel):
             return None
-        mean, _ = model.posterior(images)
+        mean, _ = model.posterior(images, labels)
         return (model.decode(mean, labels) - images).square().flatten(1).mean(1, keepdim=True)
 
     def score(self, rows: Float[Tensor, "n 1"]) -> dict[str, Estimate]:
@@ -139,19 +143,38 @@ class LatentSpread(ModelMetric):
     Shumailov et al. 2024, "AI models collapse when trained on recursively generated data", Nature 631: every
     generation's samples are encoded by the VAE that was fitted on real images. The number is the square root of the
     mean over latent dimensions of the variance of the posterior means. Only autoencoders have it.
+
+    ``latent_mean``: root mean square over latent dimensions of the mean of the posterior means: how far samples have
+    moved from the middle of the prior, in the same units. Of n images that have not moved it is about ``latent_sd``
+    divided by the square root of n.
+
+    Args:
+        num_images: images that are encoded, the first ones; ``None`` is all that are measured. The study encodes 100.
+
+    Raises:
+        ConfigError: if ``num_images`` is below 2.
     """
 
     of: ClassVar[Literal["reference", "samples"]] = "samples"
+
+    def __init__(self, num_images: int | None = None) -> None:
+        super().__init__()
+        if num_images is not None and num_images < 2:
+            raise ConfigError(f"LatentSpread.num_images must be at least 2 (or null for all), got {num_images}")
+        self.num_images = num_images
 
     def of_batch(
         self, images: Float[Tensor, "n c h w"], labels: Tensor, model: Model, first: Model
     ) -> Float[Tensor, "n l"] | None:
         """The posterior mean of each image under the first model."""
-        return first.posterior(images)[0] if isinstance(first, VAEModel) else None
+        return first.posterior(images, labels)[0] if isinstance(first, VAEModel) else None
 
     def score(self, rows: Float[Tensor, "n l"]) -> dict[str, Estimate]:
-        """``latent_sd``; NaN for a single image."""
-        return {"latent_sd": Estimate(rows.var(0).mean().sqrt().item(), better="floor")}
+        """``latent_sd``, NaN for a single image, and ``latent_mean``."""
+        return {
+            "latent_sd": Estimate(rows.var(0).mean().sqrt().item(), better="floor"),
+            "latent_mean": Estimate(rows.mean(0).square().mean().sqrt().item(), better="floor"),
+        }
 
 
 def _mean(values: Float[Tensor, " n"], better: str) -> Estimate:

@@ -19,18 +19,18 @@ class ClassBalanced(Weigher):
     """Every class has the same total weight, however many images it has.
 
     The balanced batches of Wyllie, Shumailov and Papernot 2024 (STAR, arXiv:2403.07857), with the class as the group.
-    It looks at labels only, and those of samples are the conditions that they were made for, so the generator must be
-    conditional. Where all classes have equally many images it equals the control bit for bit.
+    It looks at labels only. Those of samples are the conditions that they were made for, so the generator must be
+    conditional, or ``labels=classifier`` give them others. Where all classes have equally many images it equals the control bit for bit.
     """
 
     def check(self, setting: Setting) -> None:
         """Raises ConfigError if samples would have no labels."""
         with isolated_rng(0):
             conditional = setting.generator.empty_model(setting.spec).conditional
-        if not conditional:
+        if not conditional and setting.labels is None:
             raise ConfigError(
                 "mitigation=class_balanced needs labels, and an unconditional model's samples have none; set "
-                "generator.conditional=true"
+                "generator.conditional=true, or labels=classifier"
             )
 
     def weigh(self, train: VisiblePool, now: Now) -> Float[Tensor, " n"]:

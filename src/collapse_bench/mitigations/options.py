@@ -6,22 +6,28 @@ from typing import Any, TypeVar
 Part = TypeVar("Part")
 
 
-def numeric_options(part: Any, prefix: str) -> dict[str, int | float]:
-    """All numbers among the options of a part and of the dataclasses in it, by dotted name.
+def all_options(part: Any, prefix: str) -> dict[str, Any]:
+    """All options of a part and of the dataclasses in it, by dotted name.
 
     Args:
         part: a frozen dataclass.
         prefix: name of the part.
     """
-    found: dict[str, int | float] = {}
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         name = f"{prefix}.{field.name}"
-        if dataclasses.is_dataclass(value):
-            found |= numeric_options(value, name)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[name] = value
+        found |= all_options(value, name) if dataclasses.is_dataclass(value) else {name: value}
     return found
+
+
+def numeric_options(part: Any, prefix: str) -> dict[str, int | float]:
+    """The numbers among ``all_options``; the arguments are the same."""
+    return {
+        name: value
+        for name, value in all_options(part, prefix).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def with_option(part: Part, name: str, value: int | float) -> Part:

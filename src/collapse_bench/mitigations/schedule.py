@@ -9,7 +9,7 @@ import torch
 from collapse_bench.errors import ConfigError
 from collapse_bench.generators.base import Generator
 from collapse_bench.mitigations.base import Steering
-from collapse_bench.mitigations.options import Part, numeric_options, with_option
+from collapse_bench.mitigations.options import Part, all_options, numeric_options, with_option
 from collapse_bench.now import Setting
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import isolated_rng
@@ -50,6 +50,12 @@ class Schedule(Steering):
     def check(self, setting: Setting) -> None:
         """Raises ConfigError if there is no such option, it has no such values, or it decides what a model is."""
         known = {**numeric_options(setting.generator, "generator"), **numeric_options(setting.sampler, "sampler")}
+        everything = {**all_options(setting.generator, "generator"), **all_options(setting.sampler, "sampler")}
+        if self.option in everything and everything[self.option] is None:
+            raise ConfigError(
+                f"mitigation.steering.option={self.option}: it is null, and a schedule needs a number; give it one, for "
+                f"example {self.option}={self.first:g}"
+            )
         if self.option not in known:
             nearest = difflib.get_close_matches(self.option, known, n=1, cutoff=0.0)
             raise ConfigError(
@@ -58,8 +64,10 @@ class Schedule(Steering):
             )
         assert isinstance(setting.sampler, Sampler)
         for generation in (0, self.num_generations):  # what both ends allow, all values between them do
-            self.steer_sampling(setting.sampler, generation)
+            sampler = self.steer_sampling(setting.sampler, generation)
             steered = self.steer_fit(setting.generator, generation)
+            with isolated_rng(0):
+                sampler.check(steered.empty_model(setting.spec))
             if _shapes(steered, setting.spec) != _shapes(setting.generator, setting.spec):
                 raise ConfigError(
                     f"mitigation.steering.option={self.option} decides the shapes of the network, which must be the "

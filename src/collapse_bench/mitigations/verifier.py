@@ -55,7 +55,7 @@ class Verifier(Selection):
             # Streams of their own: what the verifier was trained on is never a candidate.
             seeds = Stream(now.seed, RUN_LEVEL, f"{Role.ARTEFACT}/verifier/samples").image_seeds(0, len(real))
             images, labels = setting.sampler.sample(first.to(setting.trainer.device), seeds)
-            generated = Pool.sampled(images, labels, seeds, start=0, born=0, source=type(first).__name__)
+            generated = first.as_pool(images, labels, seeds, start=0, born=0)
             return self.discriminator.fit(real, generated, setting.spec, job)
 
         real = real_subset(self.num_real, "verifier", now)

@@ -18,15 +18,18 @@ from collapse_bench.types import ImageSpec
 class UNet:
     """Recipe of a U-Net, conditioned on time and class.
 
-    Each level halves the resolution. A level has ``num_blocks`` residual blocks on the way down and as many plus
-    one on the way up, with skip connections between them.
+    Each level after the first halves the resolution. A level has ``num_blocks`` residual blocks on the way down and as
+    many plus one on the way up, with skip connections between them. Between levels there is a plain average on the way
+    down and a plain repetition on the way up: convolutions there would take half of the time.
 
     Args:
-        channels: channels at full resolution; a multiple of 8.
+        channels: channels of the first level; a multiple of 8.
         multipliers: channels of each level, in units of ``channels``.
         num_blocks: residual blocks per level.
-        attention_at: resolutions (pixels) with self-attention.
+        attention_at: resolutions of levels, in pixels after folding, with self-attention.
         dropout: probability within residual blocks.
+        patch: side of the squares of pixels that become the channels of one pixel at the input, and squares again at
+            the output (Shi et al. 2016, arXiv:1609.05158); with 2 the first level has half the resolution of the image.
     """
 
     channels: int = 32
@@ -34,6 +37,7 @@ class UNet:
     num_blocks: int = 1
     attention_at: tuple[int, ...] = (4,)
     dropout: float = 0.0
+    patch: int = 1
 
     def __post_init__(self) -> None:
         if self.channels < 8 or self.channels % 8:
@@ -45,6 +49,8 @@ class UNet:
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"generator.network.dropout must lie in [0, 1), got {self.dropout}")
+        if self.patch < 1:
+            raise ConfigError(f"generator.network.patch must be at least 1, got {self.patch}")
 
     def build(self, spec: ImageSpec, num_classes: int) -> nn.Module:
         """The network: (images, time, labels) -> images' shape; ``num_classes`` 0 is unconditional.
@@ -52,11 +58,12 @@ class UNet:
         Raises:
             ConfigError: if the image size cannot be halved often enough.
         """
-        factor = 2 ** (len(self.multipliers) - 1)
+        factor = self.patch * 2 ** (len(self.multipliers) - 1)
         if spec.height % factor or spec.width % factor:
             raise ConfigError(
-                f"a U-Net with {len(self.multipliers)} levels needs image sides divisible by {factor}, got "
-                f"{spec.height}x{spec.width}; use fewer generator.network.multipliers or another dataset.image_size"
+                f"a U-Net with {len(self.multipliers)} levels and patch {self.patch} needs image sides divisible by "
+                f"{factor}, got {spec.height}x{spec.width}; use fewer generator.network.multipliers, a smaller "
+                "generator.network.patch or another dataset.image_size"
             )
         return UNetNetwork(spec, num_classes, self)
 
@@ -67,68 +74,70 @@ class UNetNetwork(nn.Module):
     def __init__(self, spec: ImageSpec, num_classes: int, recipe: UNet) -> None:
         super().__init__()
         width = 4 * recipe.channels
+        folded = spec.channels * recipe.patch**2
+        sizes = [spec.height // recipe.patch // 2**level for level in range(len(recipe.multipliers))]
+        levels = [
+            (multiplier * recipe.channels, size in recipe.attention_at)
+            for multiplier, size in zip(recipe.multipliers, sizes, strict=True)
+        ]
+        self.patch = recipe.patch
         self.condition = ConditionEmbedding(width, num_classes)
-        self.first = nn.Conv2d(spec.channels, recipe.channels, 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.first = nn.Conv2d(folded, recipe.channels, 3, padding=1)
 
-        channels, size = recipe.channels, spec.height
-        skips = [channels]
-        for level, multiplier in enumerate(recipe.multipliers):
-            if level:
-                self.down.append(_Layer(channels, channels, width, recipe.dropout, resample="down"))
-                size //= 2
-                skips.append(channels)
+        channels = recipe.channels
+        skips: list[int] = []
+        self.down = nn.ModuleList()
+        for out, attention in levels:
+            skips.append(channels)
+            blocks = nn.ModuleList()
             for _ in range(recipe.num_blocks):
-                out = multiplier * recipe.channels
-                self.down.append(_Layer(channels, out, width, recipe.dropout, attention=size in recipe.attention_at))
+                blocks.append(_Block(channels, out, width, recipe.dropout, attention))
                 channels = out
                 skips.append(channels)
+            self.down.append(blocks)
 
-        self.middle = _Layer(channels, channels, width, recipe.dropout, attention=True)
+        self.middle = _Block(channels, channels, width, recipe.dropout, attention=True)
 
-        for level, multiplier in reversed(list(enumerate(recipe.multipliers))):
+        self.up = nn.ModuleList()
+        for out, attention in reversed(levels):
+            blocks = nn.ModuleList()
             for _ in range(recipe.num_blocks + 1):
-                out = multiplier * recipe.channels
-                attention = size in recipe.attention_at
-                self.up.append(_Layer(channels + skips.pop(), out, width, recipe.dropout, attention=attention))
+                blocks.append(_Block(channels + skips.pop(), out, width, recipe.dropout, attention))
                 channels = out
-            if level:
-                self.up.append(_Layer(channels, channels, width, recipe.dropout, resample="up"))
-                size *= 2
+            self.up.append(blocks)
 
         self.norm = nn.GroupNorm(8, channels)
-        self.last = _zero(nn.Conv2d(channels, spec.channels, 3, padding=1))
+        self.last = _zero(nn.Conv2d(channels, folded, 3, padding=1))
 
     def forward(
         self, x: Float[Tensor, "n c h w"], time: Float[Tensor, " n"], labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, "n c h w"]:
         """The network's output for noisy images ``x`` at ``time``."""
         condition = F.silu(self.condition(time, labels))
-        hidden = self.first(x)
-        skips = [hidden]
-        for layer in self.down:
-            hidden = layer(hidden, condition)
+        hidden = self.first(F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
+        skips = []
+        for level, blocks in enumerate(self.down):
+            if level:
+                hidden = F.avg_pool2d(hidden, 2)
             skips.append(hidden)
+            for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
+                hidden = block(hidden, condition)
+                skips.append(hidden)
         hidden = self.middle(hidden, condition)
-        for layer in self.up:
-            hidden = layer(hidden if layer.resample else torch.cat([hidden, skips.pop()], dim=1), condition)
-        return self.last(F.silu(self.norm(hidden)))
+        for level, blocks in enumerate(self.up):
+            if level:
+                hidden = F.interpolate(hidden, scale_factor=2, mode="nearest")
+            for block in blocks:  # pyright: ignore[reportGeneralTypeIssues]
+                hidden = block(torch.cat([hidden, skips.pop()], dim=1), condition)
+        output = self.last(F.silu(self.norm(hidden)))
+        return F.pixel_shuffle(output, self.patch) if self.patch > 1 else output
 
 
-class _Layer(nn.Module):
-    """A residual block, with a change of resolution before it or self-attention after it where asked."""
+class _Block(nn.Module):
+    """A residual block, with self-attention after it where asked."""
 
-    def __init__(
-        self,
-        channels: int,
-        out_channels: int,
-        condition_width: int,
-        dropout: float,
-        attention: bool = False,
-        resample: str | None = None,
-    ) -> None:
+    def __init__(self, channels: int, out_channels: int, condition_width: int, dropout: float, attention: bool) -> None:
         super().__init__()
-        self.resample = resample
         self.norm1 = nn.GroupNorm(8, channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
         self.scale_shift = nn.Linear(condition_width, 2 * out_channels)
@@ -136,20 +145,14 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
-        self.attention = _Attention(out_channels) if attention else None
+        self.attention = _Attention(out_channels) if attention else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        hidden = F.silu(self.norm1(x))
-        if self.resample == "down":
-            x, hidden = F.avg_pool2d(x, 2), F.avg_pool2d(hidden, 2)
-        elif self.resample == "up":
-            x, hidden = (F.interpolate(t, scale_factor=2, mode="nearest") for t in (x, hidden))
-        hidden = self.conv1(hidden)
+        hidden = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.scale_shift(condition)[:, :, None, None].chunk(2, dim=1)
         hidden = torch.addcmul(shift, self.norm2(hidden), scale + 1.0)
         hidden = self.conv2(self.dropout(F.silu(hidden)))
-        out = self.skip(x) + hidden
-        return out if self.attention is None else self.attention(out)
+        return self.attention(self.skip(x) + hidden)
 
 
 class _Attention(nn.Module):

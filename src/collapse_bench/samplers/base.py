@@ -192,7 +192,7 @@ class Draw:
         with self._now.timed("sample"):
             images, labels = self._sampler.sample(self.model, seeds)
         born = self._now.generation
-        pool = Pool.sampled(images, labels, seeds, start=self.num_drawn, born=born, source=type(self.model).__name__)
+        pool = self.model.as_pool(images, labels, seeds, start=self.num_drawn, born=born)
         self.num_drawn += count
         self._now.spend(candidates=count)
-        return pool
+        return self._now.labelled(pool)

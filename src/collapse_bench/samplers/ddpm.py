@@ -72,7 +72,7 @@ class DDPMSampler(NoisySampler):
         """From one level to the next, or to the image after the last."""
         process = field.process
         assert isinstance(process, DDPM)
-        table = process.signal(torch.tensor(levels, dtype=torch.int64)).double().tolist()
+        table = process.signal(torch.tensor(levels, dtype=torch.int64)).tolist()
         signal, next_signal = table[k], table[k + 1] if k + 1 < len(levels) else 1.0
 
         image = field.denoised(x, levels[k])

@@ -9,7 +9,6 @@ from torch import Tensor
 from collapse_bench.generators.base import Model
 from collapse_bench.generators.vae import VAEModel
 from collapse_bench.samplers.base import Sampler
-from collapse_bench.seeding import image_uniform
 
 
 @final
@@ -18,10 +17,12 @@ class DecoderSampler(Sampler):
     """Latents from the prior, then the decoder.
 
     Args:
-        temperature: standard deviation of the latents.
+        temperature: standard deviation of the latents; the draw of an image given its latents has its own noise.
+        truncation: see ``Sampler``; also of the latents alone.
+        guidance: see ``Sampler``; what is guided is the decoder's output: logits, or locations.
         quantize: see ``Sampler``.
         batch_size: see ``Sampler``.
-        output: ``"mean"`` gives the decoder's mean, ``"draw"`` black or white pixels drawn with it as probability.
+        output: ``"mean"`` gives the mean of the decoder's likelihood, ``"draw"`` an image drawn from it.
     """
 
     output: Literal["mean", "draw"]
@@ -39,8 +40,7 @@ class DecoderSampler(Sampler):
         """See ``Sampler.sample_batch``."""
         assert isinstance(model, VAEModel)
         latents = self.noise(seeds, (model.num_latents,), draw=0)
-        mean = model.decode(latents, labels)
+        output = self.guided(lambda labels: model.output(latents, labels), labels)
         if self.output == "mean":
-            return mean
-        on = image_uniform(seeds, model.spec.shape, draw=1) < (mean + 1.0) / 2.0
-        return 2.0 * on.float() - 1.0
+            return model.likelihood.mean(output)
+        return model.likelihood.draw(output, seeds)

@@ -26,8 +26,9 @@ class NoisySampler(Sampler):
         quantize: see ``Sampler``.
         batch_size: see ``Sampler``.
         num_steps: from noise to images.
-        early_stop: part of the steps that is left out at the end, in [0, 1); the sample is then the denoised image at
-            that level, a low-pass filter (the early stopping of the reverse process that Khelifa et al. 2026 anneal).
+        early_stop: part of the steps that is left out at the end, in [0, 1), to whole steps. The sample is then the
+            noisy image of that level, so that its law is that of the images smoothed with noise (Khelifa et al. 2026,
+            arXiv:2606.13796, abstract).
     """
 
     num_steps: int
@@ -73,8 +74,8 @@ class NoisySampler(Sampler):
 
     @property
     def num_outputs(self) -> int:
-        """Those of the steps that are taken, and one for a stop before the end."""
-        return self.num_steps_taken * self.outputs_per_step + (self.num_steps_taken < self.num_steps)
+        """Those of the steps that are taken."""
+        return self.num_steps_taken * self.outputs_per_step
 
     def initial(self, noise: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """What sampling starts from, made of standard normal noise."""
@@ -96,8 +97,6 @@ class NoisySampler(Sampler):
         x = self.initial(self.noise(seeds, model.spec.shape, draw=0))
         for k in range(self.num_steps_taken):
             x = self.step(field, x, k, levels, seeds)
-        if self.num_steps_taken < self.num_steps:
-            x = field.denoised(x, levels[self.num_steps_taken])
         return x
 
 
