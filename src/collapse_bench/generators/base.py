@@ -74,6 +74,30 @@ class Model(nn.Module, ABC):
         return torch.searchsorted(self.label_shares.cumsum(0), uniform).clamp_(max=self.spec.num_classes - 1)
 
 
+class NoisyModel(Model):
+    """A model whose loss is taken at one random noise level per image, so that images can be left out at some of them.
+
+    Noise levels of all such families compare by their log signal-to-noise ratio log(alpha^2 / sigma^2), where a noisy
+    image is alpha image + sigma standard normal noise (Kingma et al. 2021, arXiv:2107.00630, eq. 2).
+    """
+
+    @abstractmethod
+    def loss(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Int64[Tensor, " n"],
+        max_log_snr: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, " n"]:
+        """What the family minimises, see ``Model.loss``.
+
+        Args:
+            images: in [-1, 1].
+            labels: classes; ignored by an unconditional model.
+            max_log_snr: the loss of an image whose level has a higher log signal-to-noise ratio is multiplied by 0;
+                +inf leaves it as it is at every level, -inf at none. ``None`` is +inf for all images.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generator(ABC):
     """A family of models. Concrete generators are frozen dataclasses, so that a fit can be hashed.
@@ -104,8 +128,8 @@ class Generator(ABC):
             model: from ``empty_model``, fresh or warm.
             pool: images to fit.
             weights: sampling probability of each image, up to a factor; 0 means absent.
-            job: steps, seed, device.
+            job: steps, seed, device; a gate only if the model is a ``NoisyModel``.
 
         Raises:
-            TrainingError: if the loss becomes NaN, or no image has a positive weight.
+            TrainingError: if the loss becomes NaN, or nothing is left to train on.
         """

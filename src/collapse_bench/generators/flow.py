@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.generators.base import Generator, Model
+from collapse_bench.generators.base import Generator, Model, NoisyModel
 from collapse_bench.networks.mlp import ResidualMLP
 from collapse_bench.networks.unet import UNet
 from collapse_bench.pool import Pool
@@ -16,7 +16,12 @@ from collapse_bench.training import FitJob, Losses, Optimisation, train
 from collapse_bench.types import ImageSpec
 
 
-class VelocityModel(Model):
+def log_snr(time: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Log signal-to-noise ratio 2 log(t / (1 - t)) of straight paths at times in [0, 1], finite at both ends."""
+    return 2.0 * time.logit(eps=1e-6)
+
+
+class VelocityModel(NoisyModel):
     """A velocity field that carries standard normal noise (time 0) to images (time 1) along straight paths.
 
     Args:
@@ -35,12 +40,18 @@ class VelocityModel(Model):
     ) -> Float[Tensor, "n c h w"]:
         """The velocity at ``x`` and ``time`` in [0, 1]; labels are ignored by an unconditional model."""
 
-    def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def loss(
+        self,
+        images: Float[Tensor, "n c h w"],
+        labels: Int64[Tensor, " n"],
+        max_log_snr: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, " n"]:
         """Mean squared error of the velocity at a random time, per image (arXiv:2210.02747, eq. 23, sigma_min 0).
 
         Args:
             images: in [-1, 1].
             labels: classes; ignored by an unconditional network.
+            max_log_snr: see ``NoisyModel.loss``.
         """
         noise = torch.randn_like(images)
         if self.times == "uniform":
@@ -48,7 +59,8 @@ class VelocityModel(Model):
         else:
             time = torch.randn(len(images), device=images.device).add_(0.5).sigmoid_()
         noisy = torch.lerp(noise, images, time.view(-1, 1, 1, 1))
-        return (self.velocity(noisy, time, labels) - (images - noise)).square().flatten(1).mean(1)
+        losses = (self.velocity(noisy, time, labels) - (images - noise)).square().flatten(1).mean(1)
+        return losses if max_log_snr is None else losses * (log_snr(time) <= max_log_snr)
 
 
 class FlowModel(VelocityModel):

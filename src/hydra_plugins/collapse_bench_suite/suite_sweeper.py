@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 
@@ -47,18 +48,23 @@ class SuiteSweeper(BasicSweeper):
         self, overrides: list[Override], max_batch_size: int | None
     ) -> list[list[list[str]]]:
         """The cells of all blocks, in batches for the launcher; ``overrides`` are those of the command line."""
-        return [list(batch) for batch in self.split_overrides_to_chunks(self._cells(overrides), max_batch_size)]
+        return [list(batch) for batch in self.split_overrides_to_chunks(cells(self._blocks, overrides), max_batch_size)]
 
-    def _cells(self, overrides: list[Override]) -> list[list[str]]:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        cells: dict[tuple[str, ...], list[str]] = {}
-        for block in self._blocks.values():
-            own = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in block.items()])
-            # The last override of a key wins, so those of the command line follow those of the block.
-            (product,) = super().split_arguments([*own, *overrides], None)
-            cells |= {tuple(sorted(cell)): cell for cell in product}
-        return sorted(cells.values(), key=_seed)
+def cells(blocks: Mapping[str, Mapping[str, Any]], overrides: list[Override]) -> list[list[str]]:
+    """The overrides of every cell, each cell once.
+
+    Args:
+        blocks: as in ``SuiteSweeper``.
+        overrides: of the command line.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for block in blocks.values():
+        own = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in block.items()])
+        # The last override of a key wins, so those of the command line follow those of the block.
+        (product,) = BasicSweeper.split_arguments([*own, *overrides], None)
+        found |= {tuple(sorted(cell)): cell for cell in product}
+    return sorted(found.values(), key=_seed)
 
 
 def _seed(cell: list[str]) -> int:
