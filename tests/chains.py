@@ -44,6 +44,7 @@ TINY_GAUSSIAN = (
 TINY_OPTION = {
     "verifier": ("mitigation.curator.discriminator.num_steps=4",),
     "detector": ("mitigation.weigher.discriminator.num_steps=4",),
+    "time_gate": ("mitigation.weigher.discriminator.num_steps=4", "mitigation.weigher.num_draws=1"),
 }
 TINY_FLOW = ("generator.network.width=16", "generator.network.num_blocks=1", "generator.optimisation.batch_size=16")
 

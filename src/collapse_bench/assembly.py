@@ -1,6 +1,7 @@
 """Puts the parts of one cell together and refuses combinations that make no sense, before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -8,7 +9,7 @@ from collapse_bench.datasets.base import RealImages
 from collapse_bench.encoders.base import Encoder
 from collapse_bench.encoders.classifier import Classifier
 from collapse_bench.encoders.with_classes import WithClasses
-from collapse_bench.errors import ConfigError
+from collapse_bench.errors import CombinationError, ConfigError
 from collapse_bench.generators.base import Generator
 from collapse_bench.loop import Parts
 from collapse_bench.measuring import Measurer
@@ -47,15 +48,18 @@ def assemble(
     Sets torch's number of threads, on which results depend, for the process.
 
     Raises:
-        ConfigError: if two parts do not go together, or an option is out of range for these images.
+        CombinationError: if two parts do not go together.
+        ConfigError: if an option is out of range for these images.
     """
     with isolated_rng(0):
-        sampler.check(generator.empty_model(data.spec))
-    if sampler.quantize and data.spec.dtype != "uint8":
-        raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
-    regime.check(len(data.pool), budget)
-    if not regime.has_pool:
-        _check_without_pool(generator, mitigation, type(regime).__name__)
+        model = generator.empty_model(data.spec)
+    with _going_together():
+        sampler.check(model)
+        if sampler.quantize and data.spec.dtype != "uint8":
+            raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
+        regime.check(len(data.pool), budget)
+        if not regime.has_pool:
+            _check_without_pool(generator, mitigation, type(regime).__name__)
     watch = watch or Watch()
     setting = Setting(
         spec=data.spec,
@@ -71,9 +75,10 @@ def assemble(
         store=store,
         watch=watch,
     )
-    if labels is not None:
-        _check_labels(labels, setting, encoder)
-    mitigation.check(setting)
+    with _going_together():
+        if labels is not None:
+            _check_labels(labels, setting, encoder)
+        mitigation.check(setting)
     measurer = assemble_measurer(
         data,
         encoder,
@@ -151,6 +156,15 @@ def _check_labels(labels: Classifier, setting: Setting, encoders: Mapping[str, E
         raise ConfigError(
             f"labels.seed={labels.seed} makes the labels those of the classifier that measures; choose another seed"
         )
+
+
+@contextmanager
+def _going_together() -> Iterator[None]:
+    """What is refused in the block is the combination: each of the parts is in order."""
+    try:
+        yield
+    except ConfigError as error:
+        raise CombinationError(str(error)) from error
 
 
 def _check_without_pool(generator: Generator, mitigation: Mitigation, regime: str) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from collapse_bench.errors import RunDirError
+from collapse_bench.ledger import Ledger
 from collapse_bench.pool import Pool
 from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir, write_json
@@ -97,11 +98,14 @@ class Chain:
         """
         return Pool.load(self.run_dir.generation(generation) / "kept.safetensors")
 
-    def commit(self, record: Record, *, fitted: nn.Module, model: nn.Module, kept: Pool, grid: np.ndarray) -> Self:
+    def commit(
+        self, record: Record, ledger: Ledger, *, fitted: nn.Module, model: nn.Module, kept: Pool, grid: np.ndarray
+    ) -> Self:
         """The chain with one generation more; on return it is on the disk, all of it.
 
         Args:
             record: the numbers.
+            ledger: where its images come from; it stays whatever ``keep`` says.
             fitted: the model as fitted.
             model: the model after refinement.
             kept: the images handed on.
@@ -114,6 +118,7 @@ class Chain:
             write_tensors(folder / "fitted.safetensors", fitted.state_dict())
             if model is not fitted:
                 write_tensors(folder / "model.safetensors", model.state_dict())
+            ledger.save(folder)
             kept.save(folder / "kept.safetensors")
             np.save(folder / "grid.npy", grid, allow_pickle=False)
             write_json(folder / "record.json", record.to_dict())

@@ -9,6 +9,10 @@ class ConfigError(CollapseBenchError):
     """An option is misspelt, of the wrong type, out of range, or makes no sense with another one."""
 
 
+class CombinationError(ConfigError):
+    """Options that are each in range make no sense together; raised before anything is trained."""
+
+
 class DataError(CollapseBenchError):
     """A data set is missing, damaged, of the wrong shape, or cannot be downloaded."""
 

@@ -67,9 +67,10 @@ def run_generations(
         # What the model sees.
         train = parts.regime.mix(now)
         weights = parts.mitigation.weigher.weigh(train.visible(), now)
+        gate = parts.mitigation.weigher.gate(train.visible(), now)
 
         # The model.
-        fitted = now.fit(generator, train, weights)
+        fitted = now.fit(generator, train, weights, gate=gate)
         model = parts.mitigation.refiner.refine(fitted, train, now)
 
         # What it gives to the next generation.
@@ -81,6 +82,7 @@ def run_generations(
         measured = parts.measurer.measure(sampler, model, kept, train, now, parts.mitigation)
 
         record = now.record(train, weights, model, kept, measured.scores, parts.measurer.identity)
-        chain = chain.commit(record, fitted=fitted, model=model, kept=kept, grid=measured.grid)  # atomic
+        ledger = now.ledger(train, weights, draw.candidates, kept, parts.mitigation.curator)
+        chain = chain.commit(record, ledger, fitted=fitted, model=model, kept=kept, grid=measured.grid)  # atomic
 
     return chain.records

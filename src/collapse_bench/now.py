@@ -1,13 +1,15 @@
 """What a part may look at, and ask for, at one generation; everything that it spends is metered."""
 
+import math
 import resource
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -17,8 +19,10 @@ from collapse_bench.encoders.base import Encoder, FittedEncoder
 from collapse_bench.encoders.classifier import Classifier
 from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.generators.base import Generator, Model
+from collapse_bench.generators.diffusion import NoisyModel
+from collapse_bench.ledger import Ledger, become
 from collapse_bench.pool import REAL, UNLABELLED, Pool
-from collapse_bench.records import Record, Score, Spent
+from collapse_bench.records import Record, Score, Spent, pack_ids
 from collapse_bench.seeding import RUN_LEVEL, Role, Stream, isolated_rng
 from collapse_bench.store import Store
 from collapse_bench.training import FitJob, Losses, TrainerOptions
@@ -84,7 +88,7 @@ class Now:
         self.network_evaluations_per_sample = 0
         self._meter: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
-        self._real_images_seen: dict[str, int] = {}
+        self._real_images: dict[str, Int64[Tensor, " n"]] = {}
         self._reused: list[str] = []
         self._artefacts: list[str] = []
         self._learnt: dict[str, dict[str, Tensor]] = {}
@@ -105,6 +109,7 @@ class Now:
         train: Pool,
         weights: Float[Tensor, " n"],
         *,
+        gate: Float[Tensor, " n"] | None = None,
         initial: Model | None = None,
         num_steps: int | None = None,
         role: Role = Role.FIT,
@@ -115,23 +120,28 @@ class Now:
             generator: the family.
             train: images to fit.
             weights: sampling probability of each image, up to a factor.
+            gate: highest log signal-to-noise ratio at which each image is trained on; one that is +inf for all images
+                is none. The family must make a ``NoisyModel``.
             initial: a model to continue from; by default the chain's last fitted model where the generator starts
                 warm, and otherwise fresh random parameters.
             num_steps: gradient steps; by default the budget of this generation.
             role: names the random numbers of the fit.
 
         Raises:
-            TrainingError: if the loss becomes NaN, or no image has a positive weight.
+            TrainingError: if the loss becomes NaN, or nothing is left to train on.
         """
         setting = self.setting
+        if gate is not None and (gate == math.inf).all():
+            gate = None
         if initial is None and generator.start == "warm" and self.chain.fitted is not None:
             assert isinstance(self.chain.fitted, Model)
             initial = self.chain.fitted
         num_steps = setting.budget.num_fit_steps(self.generation) if num_steps is None else num_steps
         seed = self.stream(role).seed
-        job = FitJob(num_steps, seed, setting.trainer, f"generation {self.generation}", setting.watch.step)
+        job = FitJob(num_steps, seed, setting.trainer, f"generation {self.generation}", setting.watch.step, gate)
         with isolated_rng(seed):
             model = generator.empty_model(setting.spec)
+        assert gate is None or isinstance(model, NoisyModel), "the mitigation refuses other families"
         if initial is not None:
             model.load_state_dict(initial.state_dict())
 
@@ -146,6 +156,7 @@ class Now:
             setting.spec,
             train.content_hash,
             weights,
+            gate,
             num_steps,
             seed,
             setting.trainer,
@@ -158,8 +169,8 @@ class Now:
         if role is Role.FIT:
             self.losses = losses
         self.spend(gradient_steps=generator.gradient_steps(num_steps), networks_trained=generator.num_networks)
-        seen = train.image_id[(train.born == REAL) & (weights > 0)]
-        self._real_images_seen["generator" if role is Role.FIT else role.value] = len(seen.unique())
+        present = weights > 0 if gate is None else (weights > 0) & (gate > -math.inf)
+        self._see("generator" if role is Role.FIT else role.value, train.image_id[(train.born == REAL) & present])
         if reused:
             self._reused.append(role.value)
         return model.to(setting.trainer.device).eval()
@@ -245,8 +256,12 @@ class Now:
             return False
         self._artefacts.append(artefact)
         self.spend(gradient_steps=num_steps, networks_trained=int(num_steps > 0), other_samples=num_samples)
-        self._real_images_seen[artefact] = len(pool.image_id[pool.born == REAL].unique())
+        self._see(artefact, pool.image_id[pool.born == REAL])
         return True
+
+    def _see(self, part: str, image_ids: Int64[Tensor, " n"]) -> None:
+        """Meters the real images that a trained part sees."""
+        self._real_images[part] = torch.cat([self._real_images.get(part, image_ids[:0]), image_ids]).unique()
 
     def spend(self, **amounts: int) -> None:
         """Adds to the meter; the names are those of ``Spent``."""
@@ -294,6 +309,30 @@ class Now:
             spent=self.spent,
         )
 
+    def ledger(
+        self,
+        train: Pool,
+        weights: Float[Tensor, " n"],
+        candidates: Sequence[pd.DataFrame],
+        kept: Pool,
+        curator: object,
+    ) -> Ledger:
+        """Where the images of this generation come from and what became of them.
+
+        Args:
+            train: the training pool.
+            weights: sampling probability of each of its images, up to a factor.
+            candidates: what was drawn for the next pool, draw by draw.
+            kept: the images handed on.
+            curator: what chose them; candidates that it dropped bear its name.
+        """
+        images = become(candidates, kept.table(), f"not kept by {type(curator).__name__}")
+        if self.generation == 0:
+            real = self.setting.real.table().assign(drawn=False, num_kept=1)
+            images = pd.concat([real, images], ignore_index=True)
+        weights = weights.double()
+        return Ledger(images, train.table().assign(weight=(weights / weights.sum()).numpy()))
+
     @property
     def spent(self) -> Spent:
         """What this generation has cost so far."""
@@ -301,7 +340,8 @@ class Now:
             **self._meter,
             network_evaluations_per_sample=self.network_evaluations_per_sample,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            real_images_seen=dict(self._real_images_seen),
+            real_images_seen={part: len(ids) for part, ids in self._real_images.items()},
+            real_images={part: pack_ids(ids.tolist()) for part, ids in self._real_images.items()},
             artefacts=tuple(self._artefacts),
             reused=tuple(self._reused),
             seconds={phase: round(seconds, 3) for phase, seconds in self._seconds.items()},

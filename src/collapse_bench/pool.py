@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64, UInt8
 from safetensors import SafetensorError, safe_open
@@ -13,14 +14,12 @@ from torch import Tensor
 
 from collapse_bench.errors import HiddenColumnError, RunDirError
 from collapse_bench.fingerprint import fingerprint
+from collapse_bench.records import REAL, birth_name
 from collapse_bench.store import write_tensors
 from collapse_bench.types import to_float
 
 UNLABELLED = -1
 """Label of an image that was made without a condition."""
-
-REAL = -1
-"""Stands for the generation of an image that no model made."""
 
 PROVENANCE = ("image_id", "born", "seed", "source", "kept_because")
 """Columns that say where an image came from, which a scenario may declare lost."""
@@ -177,6 +176,22 @@ class Pool:
         labelled = self.labels != UNLABELLED
         return torch.bincount(self.labels[labelled], weights[labelled].double(), num_classes)
 
+    def table(self) -> pd.DataFrame:
+        """One row per image, all that is known of it but its pixels; hidden columns too.
+
+        Columns: ``image_id``, ``seed``, ``born``, ``source``, ``label`` and ``because``.
+        """
+        return pd.DataFrame(
+            {
+                "image_id": self.image_id.numpy(),
+                "seed": self.seed.numpy(),
+                "born": self.born.numpy(),
+                "source": [self.sources[code] for code in self.source.tolist()],
+                "label": self.labels.numpy(),
+                "because": [self.reasons[code] for code in self.kept_because.tolist()],
+            }
+        ).astype({"source": "str", "because": "str"})
+
     @property
     def content_hash(self) -> str:
         """Hash of the images and labels, that is of all that a fit sees."""
@@ -273,8 +288,3 @@ class VisiblePool:
         if name in ("images", "labels", *PROVENANCE):
             return getattr(pool, name)
         raise AttributeError(f"a visible pool has no {name!r}; it has images, labels and {PROVENANCE}")
-
-
-def birth_name(born: int) -> str:
-    """``"real"`` for real images, ``"gen_007"`` for those of generation 7."""
-    return "real" if born == REAL else f"gen_{born:03d}"

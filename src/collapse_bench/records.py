@@ -1,13 +1,23 @@
 """Records: what is written down about one generation, as JSON, every number with its sample size."""
 
+import base64
 import json
 import math
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 SCHEMA = 2
 """Version of the layout of a record; readers refuse others."""
+
+REAL = -1
+"""Stands for the generation of an image that no model made."""
+
+
+def birth_name(born: int) -> str:
+    """``"real"`` for real images, ``"gen_007"`` for those of generation 7."""
+    return "real" if born == REAL else f"gen_{born:03d}"
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,7 @@ class Spent:
         other_samples: images drawn for another end, for example to refine a model.
         network_evaluations_per_sample: forward passes of a network per candidate.
         real_images_seen: distinct real images each trained part has seen, by part.
+        real_images: which they were, by part, as ``pack_ids`` writes them; absent from older records.
         artefacts: what was learnt once for the whole chain (a verifier, cluster centres, ...) and is counted here.
         peak_memory_mb: most memory of the process so far, in MiB, the libraries included.
         reused: fits and artefacts that came from the store.
@@ -69,10 +80,16 @@ class Spent:
     other_samples: int = 0
     network_evaluations_per_sample: int = 0
     real_images_seen: Mapping[str, int] = field(default_factory=dict)
+    real_images: Mapping[str, str] = field(default_factory=dict)
     artefacts: tuple[str, ...] = ()
     peak_memory_mb: int = 0
     reused: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def num_real_images(self) -> int:
+        """Distinct real images seen by all trained parts together; in older records, by the part that saw most."""
+        return max(num_ids(union_of_ids(self.real_images.values())), *self.real_images_seen.values(), 0)
 
 
 @dataclass(frozen=True)
@@ -149,3 +166,34 @@ class Record:
         lists = {name: tuple(content["spent"][name]) for name in ("reused", "artefacts")}
         values["spent"] = Spent(**{**content["spent"], **lists})
         return cls(**values)
+
+
+def pack_ids(ids: Iterable[int]) -> str:
+    """A set of ids of real images as a short text: one bit for each possible id, compressed, as base 64.
+
+    Args:
+        ids: not negative.
+    """
+    bits = bytearray()
+    for number in ids:
+        byte, bit = divmod(number, 8)
+        bits.extend(bytes(max(0, byte + 1 - len(bits))))
+        bits[byte] |= 1 << bit
+    return base64.b64encode(zlib.compress(bytes(bits))).decode("ascii")
+
+
+def union_of_ids(packed: Iterable[str]) -> str:
+    """The ids that are in any of several sets; all sets are as ``pack_ids`` writes them."""
+    bits = 0
+    for text in packed:
+        bits |= _bits(text)
+    return base64.b64encode(zlib.compress(bits.to_bytes((bits.bit_length() + 7) // 8, "little"))).decode("ascii")
+
+
+def num_ids(packed: str) -> int:
+    """The number of ids in a set that ``pack_ids`` wrote."""
+    return _bits(packed).bit_count()
+
+
+def _bits(packed: str) -> int:
+    return int.from_bytes(zlib.decompress(base64.b64decode(packed)), "little")

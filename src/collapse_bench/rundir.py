@@ -4,13 +4,15 @@ Layout::
 
     run.json              what the run is: choices, seed, classes, versions, machine, encoder, command
     config.yaml           the resolved configuration
-    status.json           running, complete or failed; for people and for ``collapse-report``
+    status.json           running, complete, failed or refused; for people and for ``collapse-report``
     real_grid.npy         some real images, uint8 [k, h, w, c]
     gen_000/record.json   the numbers
     gen_000/grid.npy      samples with the same seeds in every generation, uint8 [k, h, w, c]
+    gen_000/images.parquet, trained.parquet: the ledger, see ``ledger.py``
     gen_000/kept.safetensors, fitted.safetensors, model.safetensors (only where a refiner changed the model)
 
-A generation's folder appears under its name only when all its files are on the disk.
+A generation's folder appears under its name only when all its files are on the disk. A cell of a sweep whose parts make
+no sense together leaves the first three files and no generation; the next attempt writes them anew.
 """
 
 import json
@@ -73,8 +75,33 @@ class RunDir:
         finally:
             lock.release()
 
+    @property
+    def refused(self) -> bool:
+        """Whether the folder is but the trace of a run that was refused before training."""
+        status = self.path / "status.json"
+        return status.exists() and read_json(status)["state"] == "refused"
+
+    def refuse(self, info: Mapping[str, Any], config: Mapping[str, Any], reason: str) -> None:
+        """Leaves a trace of a run whose parts make no sense together; a folder in which a run has begun stays as it is.
+
+        Args:
+            info: what goes into ``run.json``.
+            config: the resolved configuration, as plain values.
+            reason: why, in words.
+
+        Raises:
+            RunDirError: if the folder is not a run directory, or cannot be written.
+        """
+        if (self.path / "run.json").exists() and not self.refused:
+            return
+        with self.opened(info, config):
+            self.write_status("refused", reason)
+
     def _claim(self, info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         path = self.path / "run.json"
+        if self.refused:  # perhaps by another version, which other keys do not forbid to try again
+            for name in ("run.json", "config.yaml", "status.json"):  # the one that says so last
+                (self.path / name).unlink(missing_ok=True)
         if path.exists():
             before = read_json(path)["identity"]
             differing = sorted(
@@ -95,7 +122,7 @@ class RunDir:
         write_json(path, {"schema": RUN_SCHEMA, **info})  # last: its presence makes this a run directory
 
     def write_status(self, state: str, error: str | None = None) -> None:
-        """Says for readers whether the run is ``"running"``, ``"complete"`` or ``"failed"``."""
+        """Says for readers whether the run is ``"running"``, ``"complete"``, ``"failed"`` or ``"refused"``."""
         status = {"state": state, "generation": len(self.generations()) - 1, "error": error}
         write_json(self.path / "status.json", {**status, "updated": datetime.now(UTC).isoformat(timespec="seconds")})
 

@@ -22,7 +22,9 @@ from collapse_bench.types import to_float
 # Lightning says at every fit which accelerators there are.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
+"""Images and labels, and where there is a gate the highest log signal-to-noise ratio of each image."""
+
 Losses = tuple[tuple[int, float], ...]
 
 
@@ -145,6 +147,8 @@ class FitJob:
         options: where and in what arithmetic.
         what: names the fit in errors, for example ``"generation 3"``.
         on_step: told (step, num_steps, loss) now and then.
+        gate: highest log signal-to-noise ratio at which each image of the pool is trained on (+inf: at every level,
+            -inf: at none); ``None`` is every image at every level. Only a ``NoisyModel`` can be given one.
     """
 
     num_steps: int
@@ -152,6 +156,7 @@ class FitJob:
     options: TrainerOptions
     what: str
     on_step: Callable[[int, int, float], None] = _ignore_step
+    gate: Float[Tensor, " n"] | None = None
 
 
 class Batches:
@@ -168,9 +173,11 @@ class Batches:
         num_batches: length.
         seed: of the order.
         device: where batches are wanted.
+        gate: see ``FitJob``; the third entry of every batch, where there is one.
 
     Raises:
-        TrainingError: if no image has a positive weight, or one is negative or not finite.
+        TrainingError: if no image has a positive weight, or one is negative or not finite, or a gate is NaN, or those
+            of all images that have a weight are -inf.
     """
 
     def __init__(
@@ -181,6 +188,7 @@ class Batches:
         num_batches: int,
         seed: int,
         device: torch.device,
+        gate: Float[Tensor, " n"] | None = None,
     ) -> None:
         if len(weights) != len(pool):
             raise TrainingError(f"{len(weights)} weights for a pool of {len(pool)} images")
@@ -192,8 +200,19 @@ class Batches:
                 "every image of the training pool has weight 0: nothing is left to train on. This regime and this "
                 "weigher make no sense together; keep real images (regime=augment or accumulate) or another weigher"
             )
+        if gate is not None:
+            gate = gate[present].float()
+            if gate.isnan().any():
+                raise TrainingError("gates of images must be numbers; look at the weigher")
+            if (gate == -math.inf).all():
+                raise TrainingError(
+                    "every image of the training pool is left out at every noise level: nothing is left to train on. "
+                    "Keep real images (regime=augment or accumulate), or gate less (mitigation.weigher.tolerance)"
+                )
+            gate = gate.to(device)
         self._images = pool.images[present].to(device)
         self._labels = pool.labels[present].to(device)
+        self._gate = gate
         self._weights = weights[present].double()
         self._batch_size, self._num_batches, self._seed = batch_size, num_batches, seed
 
@@ -203,7 +222,8 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         for index in self._indices():
             index = index.to(self._images.device)
-            yield to_float(self._images[index]), self._labels[index]
+            batch = to_float(self._images[index]), self._labels[index]
+            yield batch if self._gate is None else (*batch, self._gate[index])
 
     def _indices(self) -> Iterator[Int64[Tensor, " batch"]]:
         rng = torch.Generator().manual_seed(self._seed)
@@ -250,7 +270,7 @@ class TrainingModule(pl.LightningModule):
 
     Args:
         network: what is trained, in place.
-        compute_loss: (images, labels) -> one loss per image; a method of ``network``.
+        compute_loss: (images, labels) or (images, labels, gate) -> one loss per image; a method of ``network``.
         optimisation: how.
         job: steps, and who is told about them.
     """
@@ -261,7 +281,7 @@ class TrainingModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        compute_loss: Callable[[Tensor, Tensor], Float[Tensor, " batch"]],
+        compute_loss: Callable[..., Float[Tensor, " batch"]],
         optimisation: Optimisation,
         job: FitJob,
     ) -> None:
@@ -431,7 +451,7 @@ def power_exponent(width: float) -> float:
 
 def train(
     network: nn.Module,
-    compute_loss: Callable[[Tensor, Tensor], Float[Tensor, " batch"]],
+    compute_loss: Callable[..., Float[Tensor, " batch"]],
     pool: Pool,
     weights: Float[Tensor, " n"],
     optimisation: Optimisation,
@@ -445,25 +465,26 @@ def train(
     Args:
         network: what is trained.
         compute_loss: (images, labels) -> one loss per image, a method of ``network``; may draw noise from torch's
-            global state, which is seeded here.
+            global state, which is seeded here. If the job has a gate, its values for these images come third.
         pool: images to train on, which stay on the device, or a live pool that makes them.
         weights: sampling probability of each image, up to a factor.
         optimisation: how.
-        job: steps, seed, device.
+        job: steps, seed, device, gate.
 
     Raises:
-        TrainingError: if the loss becomes NaN or infinite, or no image has a positive weight.
+        TrainingError: if the loss becomes NaN or infinite, no image has a positive weight, or the gate has left out
+            every image at every noise level that was drawn.
     """
     options = job.options
     if isinstance(pool, LivePool):
         batches = LiveBatches(pool, optimisation.batch_size, job.num_steps, options.device)
     else:
-        batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device)
+        batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device, job.gate)
     network.to(options.device).train()
     if options.channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if options.compile:
-        compute_loss = cast(Callable[[Tensor, Tensor], Tensor], torch.compile(compute_loss))
+        compute_loss = cast(Callable[..., Tensor], torch.compile(compute_loss))
     module = TrainingModule(network, compute_loss, optimisation, job)
     with isolated_rng(job.seed), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
@@ -479,6 +500,11 @@ def train(
             enable_model_summary=False,
         )
         trainer.fit(module, train_dataloaders=batches)
+    if job.gate is not None and not any(loss for _, loss in module.losses):
+        raise TrainingError(
+            f"the gate left out every image at every noise level that {job.what} drew: nothing was trained on. Keep "
+            "real images (regime=augment or accumulate), or gate less (mitigation.weigher.tolerance)"
+        )
     network.eval()
     # Lightning moves it back to the CPU at the end; one memory format, so that a model is the same after loading.
     network.to(options.device).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]

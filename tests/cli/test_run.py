@@ -134,6 +134,25 @@ def test_one_failing_run_of_a_sweep_does_not_stop_the_others(
     assert len(list((folder / "runs").glob("*seed7*"))) == 1
 
 
+def test_a_combination_that_makes_no_sense_leaves_a_trace_in_a_sweep_that_reports_show_and_none_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from collapse_bench.cli.report import main
+
+    refused = ["regime=replace", "mitigation=optimal_mix", *CHEAP]
+    alone = collapse_run(*refused, folder=tmp_path)
+    assert (alone.returncode, "weighs real against synthetic" in alone.stderr) == (1, True)
+    assert not (tmp_path / "runs").exists()
+    for mitigations in ("optimal_mix", "control,optimal_mix"):  # the second sweep tries what was refused again
+        sweep = collapse_run("-m", *refused, f"mitigation={mitigations}", folder=tmp_path)
+        assert (sweep.returncode, "weighs real against synthetic" in sweep.stderr) == (1, True)
+    runs = sorted((tmp_path / "runs").glob("digits-*"))
+    assert [json.loads((run / "status.json").read_text())["state"] for run in runs] == ["complete", "refused"]
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "n/a: optimal_mix: mitigation=optimal_mix weighs" in " ".join(capsys.readouterr().out.split())
+    assert "| optimal_mix | n/a |" in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_a_run_folder_of_another_configuration_is_refused_by_the_keys_that_differ(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

@@ -1,5 +1,6 @@
 """What every generator and its sampler promise."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from collapse_bench.cli.config import build, conf_dir
 from collapse_bench.errors import TrainingError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators.base import Generator, Model
+from collapse_bench.generators.diffusion import NoisyModel
 from collapse_bench.generators.vae import VAEModel
 from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.samplers.base import Sampler
 from collapse_bench.seeding import isolated_rng
 from collapse_bench.training import FitJob, TrainerOptions
-from collapse_bench.types import ImageSpec
+from collapse_bench.types import ImageSpec, to_float
 
 LIKELIHOODS = ["bernoulli", "gaussian", "discretised_logistic"]
 VARIANTS = {
@@ -82,6 +84,28 @@ def test_images_of_weight_zero_are_absent(name: str) -> None:
     assert fingerprint(fit(generator, Pool.concat([small, foreign]), weights)) == fingerprint(
         fit(generator, small, torch.ones(32))
     )
+
+
+NOISY = [name for name in TRAINED if isinstance(make(name)[0].empty_model(SPEC), NoisyModel)]
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_a_family_with_noise_levels_leaves_images_out_above_their_own(name: str) -> None:
+    pool = make_pool(1000)
+    model = fit(make(name)[0], pool, torch.ones(len(pool)))
+    assert isinstance(model, NoisyModel)
+
+    def losses(*gate: float) -> torch.Tensor:
+        with isolated_rng(0), torch.no_grad():
+            return model.loss(to_float(pool.images), pool.labels, *(torch.full((1000,), level) for level in gate))
+
+    assert torch.equal(losses(math.inf), losses())
+    assert losses(-math.inf).abs().sum() == 0
+    shares = [(losses(level) > 0).double().mean().item() for level in (-4.0, -2.0, 0.0, 2.0, 4.0)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5 < shares[-1], "levels are logarithms of signal-to-noise ratios"
+    gated = losses(0.0)
+    assert torch.equal(gated[gated > 0], losses()[gated > 0])
 
 
 @pytest.mark.parametrize("name", GENERATORS)

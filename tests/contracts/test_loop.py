@@ -14,6 +14,8 @@ import torch
 from chains import TINY, TINY_FLOW, TINY_OPTION, assemble_config, composed, opened_run_dir, parts_of
 from safetensors.numpy import load_file
 
+from collapse_bench.analysis.lineage import load_ledger
+from collapse_bench.analysis.runs import Run
 from collapse_bench.cli.config import build, conf_dir
 from collapse_bench.datasets.base import HeldOut
 from collapse_bench.errors import ConfigError, SelectionError, TrainingError
@@ -88,6 +90,10 @@ def test_every_regime_and_mitigation_keeps_the_contract(regime: str, mitigation:
         assert record.spent.real_images_seen["generator"] <= len(real)
         assert {s.of for s in record.scores} >= {"model", "kept", "control", "floor"}
         assert all(s.num_samples > 0 and s.num_reference > 0 for s in record.scores)
+    ledger = load_ledger(Run(tmp_path / "run", {}, {}, {"state": "complete"}, records))
+    assert ledger["drawn"].sum() == sum(record.spent.candidates for record in records)
+    assert ledger.loc[ledger["drawn"], "num_kept"].sum() == sum(record.spent.kept for record in records)
+    assert ledger.loc[ledger["trained_in"].map(len) > 0, "kept"].all(), "what is trained on was handed on"
 
 
 def test_two_runs_give_equal_records_and_models(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from collapse_bench import chain as chain_module
 from collapse_bench.chain import Chain
 from collapse_bench.errors import RunDirError
+from collapse_bench.ledger import IMAGES, TRAINED, Ledger, become
 from collapse_bench.pool import PROVENANCE, Pool
 from collapse_bench.records import Record, Score, Spent
 from collapse_bench.rundir import RunDir
@@ -46,6 +47,11 @@ def record(t: int) -> Record:
     return Record(t, 9, scores, {"real": 4}, {"real": 1.0}, "none", 26, (), "e", Spent())
 
 
+def ledger(t: int) -> Ledger:
+    table = pool(t).table()
+    return Ledger(become([table], table, "not kept"), table.assign(weight=1 / len(table)))
+
+
 def start(run_dir: RunDir, keep: str = "last", num_pools_needed: int | None = 1) -> Chain:
     return Chain.resume_or_start(
         run_dir,
@@ -60,7 +66,7 @@ def extend(chain: Chain, *, refined: bool = False) -> Chain:
     t = chain.next_generation
     fitted = network(t)
     model = Pair(fitted, network(50 + t)) if refined else fitted
-    return chain.commit(record(t), fitted=fitted, model=model, kept=pool(t), grid=GRID + t)
+    return chain.commit(record(t), ledger(t), fitted=fitted, model=model, kept=pool(t), grid=GRID + t)
 
 
 def same_module(first: nn.Module | None, second: nn.Module | None) -> bool:
@@ -175,7 +181,8 @@ def test_keep_last_deletes_old_models_and_the_pools_nobody_looks_at(
     assert on_disk(run_dir, "kept") == pools
     # Numbers and grids are small and are the result: they stay.
     assert start(run_dir).records == tuple(record(t) for t in range(NUM_GENERATIONS))
-    assert all((run_dir.generation(t) / "grid.npy").exists() for t in range(NUM_GENERATIONS))
+    for name in ("grid.npy", IMAGES, TRAINED):
+        assert all((run_dir.generation(t) / name).exists() for t in range(NUM_GENERATIONS))
 
 
 @pytest.mark.parametrize("num_needed", [0, 1, None])
@@ -246,7 +253,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_that_names_it(run_dir: RunDir
     assert run_dir.generations() == [0]
 
 
-@pytest.mark.parametrize("writer", ["write_tensors", "np.save", "write_json"])
+@pytest.mark.parametrize("writer", ["write_tensors", "np.save", "write_json", "Ledger.save"])
 def test_a_commit_that_fails_leaves_the_chain_and_the_folder_as_they_were(
     run_dir: RunDir, writer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from collapse_bench.records import SCHEMA, Record, Score, Spent
+from collapse_bench.records import SCHEMA, Record, Score, Spent, num_ids, pack_ids, union_of_ids
 
 SPENT = Spent(
     gradient_steps=60,
@@ -13,6 +13,7 @@ SPENT = Spent(
     kept=40,
     network_evaluations_per_sample=50,
     real_images_seen={"generator": 64, "verifier": 10},
+    real_images={"generator": pack_ids(range(64)), "verifier": pack_ids(range(60, 70))},
     reused=("fit",),
     seconds={"fit": 0.125, "sample": 2.5},
 )
@@ -129,3 +130,22 @@ def test_a_score_that_was_not_measured_is_an_error_that_names_it(metric: str, of
     with pytest.raises(KeyError, match=f"generation 3 has no '{metric}' of '{of}'"):
         RECORD.score(metric, of)
     assert (metric, of) not in {(score.metric, score.of) for score in RECORD.scores}
+
+
+@pytest.mark.parametrize("sets", [[], [[]], [[0]], [[5, 3, 5]], [[1, 2], [2, 70_000]], [range(64), range(60, 70), []]])
+def test_packed_sets_of_ids_are_counted_and_united_as_sets(sets: list[list[int]]) -> None:
+    packed = [pack_ids(ids) for ids in sets]
+    assert [num_ids(text) for text in packed] == [len(set(ids)) for ids in sets]
+    assert union_of_ids(packed) == pack_ids(set().union(*sets))
+
+
+def test_all_parts_together_have_seen_the_union_and_older_records_tell_the_most_of_a_part() -> None:
+    assert SPENT.num_real_images == 70
+    assert replace(SPENT, real_images={}).num_real_images == 64
+    assert Spent().num_real_images == 0
+
+
+def test_a_record_from_before_the_ids_were_recorded_is_read() -> None:
+    content = RECORD.to_dict()
+    del content["spent"]["real_images"]
+    assert Record.from_dict(content).spent.real_images == {}

@@ -71,6 +71,30 @@ def test_another_configuration_is_refused_by_the_names_of_the_keys_that_differ(r
     assert files(run.path) == before
 
 
+def test_a_run_that_makes_no_sense_leaves_a_trace_that_the_next_attempt_replaces(run: RunDir) -> None:
+    run.refuse(INFO, CONFIG, "no real images")
+    assert run.refused
+    assert read_json(run.path / "status.json")["error"] == "no real images"
+    assert sorted(files(run.path)) == ["config.yaml", "run.json", "status.json"]
+    run.refuse({"identity": {"code": "newer"}}, CONFIG, "still none")
+    assert read_json(run.path / "status.json")["error"] == "still none"
+    with run.opened({"identity": {"code": "newest"}}, CONFIG):
+        assert not run.refused
+        commit(run, 0)
+    assert read_json(run.path / "run.json")["identity"] == {"code": "newest"}
+    assert sorted(files(run.path)) == ["config.yaml", "gen_000/kept.bin", "gen_000/record.json", "run.json"]
+
+
+def test_a_run_that_has_begun_is_not_made_a_trace(run: RunDir) -> None:
+    with run.opened(INFO, CONFIG):
+        run.write_status("running")
+        commit(run, 0)
+    before = files(run.path)
+    run.refuse({"identity": {"code": "newer"}}, CONFIG, "no real images")
+    assert files(run.path) == before
+    assert not run.refused
+
+
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / "gen_000.tmp").mkdir()

@@ -107,6 +107,29 @@ def test_batches_are_what_networks_see() -> None:
     assert torch.equal(images, raw[labels])
 
 
+def test_each_image_of_a_batch_comes_with_its_gate() -> None:
+    gate = torch.tensor([math.inf, 1.5, -math.inf, 0.0, -2.0], dtype=torch.float64)
+    weights = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])
+    plain = list(Batches(indexed_pool(5), weights, 3, 6, 0, CPU))
+    gated = list(Batches(indexed_pool(5), weights, 3, 6, 0, CPU, gate))
+    for (images, labels), (same_images, same_labels, gates) in zip(plain, gated, strict=True):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
+        assert torch.equal(gates, gate[labels].float())
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (torch.tensor([1.0, math.nan, 1.0]), "must be numbers"),
+        (torch.tensor([-math.inf, -math.inf, 1.0]), "left out at every noise level: nothing is left to train on"),
+    ],
+)
+def test_gates_that_make_no_sense_are_refused(gate: Tensor, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        Batches(indexed_pool(3), torch.tensor([1.0, 1.0, 0.0]), 2, 1, 0, CPU, gate)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [

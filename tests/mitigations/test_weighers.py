@@ -24,8 +24,15 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> FinishedChain:
 
 
 def weigh(option: str, chain: FinishedChain, pool: Pool, folder: Path) -> torch.Tensor:
+    """Weights, and gates where there are some, one row each."""
     parts = parts_of(composed(*CHAIN, f"mitigation={option}", *TINY_OPTION.get(option, ())), folder / "store")
-    return parts.mitigation.weigher.weigh(pool.visible(), Now(1, 0, parts.setting, chain.now(1).chain))
+    now = Now(1, 0, parts.setting, chain.now(1).chain)
+    weights = parts.mitigation.weigher.weigh(pool.visible(), now)
+    assert weights.shape == (64,)
+    assert weights.dtype == torch.float64
+    gate = parts.mitigation.weigher.gate(pool.visible(), now)
+    assert (gate is None) == (option != "time_gate")
+    return torch.stack([weights, weights if gate is None else gate])
 
 
 @pytest.mark.parametrize("option", WEIGHERS)
@@ -37,8 +44,6 @@ def test_garbage_in_hidden_columns_changes_no_weight(option: str, chain: Finishe
             weigh(option, chain, pool, tmp_path)
         return
     weights = weigh(option, chain, pool, tmp_path)
-    assert weights.shape == (64,)
-    assert weights.dtype == torch.float64
     garbage = weigh(option, chain, with_garbage(pool), tmp_path)
     weigher = build(composed(*CHAIN, f"mitigation={option}")["mitigation"], "mitigation").weigher
     told_the_truth = isinstance(weigher, ProvenanceWeight)  # the upper bound, which says so

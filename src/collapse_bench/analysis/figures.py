@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+from scipy.optimize import isotonic_regression
 
 from collapse_bench.analysis.runs import Run, group_by_arm, headline, seed_curves
-from collapse_bench.analysis.statistics import summarize
-from collapse_bench.analysis.tables import FLOOR, NULL, direction, label
+from collapse_bench.analysis.statistics import SeedInterval, summarize
+from collapse_bench.analysis.tables import FLOOR, NULL, against_table, direction, label
 from collapse_bench.errors import RunDirError
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -26,8 +29,16 @@ _DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (1.5, 1.5)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 _NULL_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (1, 2)), "linewidth": 1.0}
 _FLOOR_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (3, 3)), "linewidth": 1.2}
+_CROSS_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": "", "marker": "x", "markersize": 8}
 _SMALL = 8
 _MAX_ROWS = 13
+_Label = tuple[float, str, str]
+"""A name beside a panel: the height that it belongs to, the text, the colour."""
+# A setting whose values span more than this factor has a logarithmic axis.
+_LINEAR_SPAN = 20
+# Height of a label beside a panel, and distance of the ticks below it, as fractions of the panel.
+_LABEL_HEIGHT = 0.065
+_TICK_GAP = 0.1
 
 
 def plot_curves(
@@ -54,23 +65,52 @@ def plot_curves(
         RunDirError: if the runs do not compare, or lack a metric.
     """
     arms = group_by_arm(runs)
-    names = list(metrics) if metrics is not None else headline(runs)
-    known = {name for run in runs for name in run.metrics}
-    missing = [name for name in names if name not in known]
-    if missing or not names:
-        raise RunDirError(f"{runs[0].path}: not measured: {', '.join(missing) or 'anything'}")
-    num_columns = min(num_columns, len(names))
-    num_rows = math.ceil(len(names) / num_columns)
-    figure = Figure(figsize=(4.2 * num_columns, 2.7 * num_rows + (0.5 if legend else 0)), layout="constrained")
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, metric in zip(panels, names, strict=False):
+    names = _measured(runs, metrics)
+    figure, panels = _small_multiples(runs, names, (4.2, 2.7), num_columns, _legend_handles(arms) if legend else [])
+    for axes, metric in zip(panels, names, strict=True):
         _draw_panel(axes, arms, metric, of)
-        axes.set_title(f"{label(metric)}  ({direction(runs, metric)})", fontsize=9.5, loc="left")
-    for axes in panels[len(names) :]:
-        axes.set_axis_off()
-    if legend:
-        handles = _legend_handles(arms)
-        figure.legend(handles=handles, loc="outside upper left", ncols=num_columns, fontsize=_SMALL, frameon=False)
+    return figure
+
+
+def plot_against(
+    runs: Sequence[Run], setting: str, metrics: Sequence[str] | None = None, *, of: str = "model"
+) -> Figure:
+    """Small multiples, one panel per metric: the score at the last generation against one numeric setting.
+
+    A line per combination of what else differs between the runs. Its points are what ``summarize`` gives over seeds,
+    with the 95 % interval, and thin dots are the seeds; points of several lines at one value stand side by side. Arms
+    without the setting are horizontal lines with their interval as a band, labelled beside the panel. A cross marks
+    arms of which a run is incomplete. Axes are scaled to the points: an interval that leaves its panel is longer.
+
+    Args:
+        runs: runs that compare.
+        setting: dotted key of the setting, as in ``Run.settings``; its axis is logarithmic where the values are
+            positive and span more than a factor of 20.
+        metrics: names; ``None`` is the headline metrics that the runs have.
+        of: ``"model"`` for fresh samples, ``"kept"`` for the curated output.
+
+    Raises:
+        ConfigError: if no run has the setting, it is not a number, or all runs have the same one.
+        RunDirError: if the runs do not compare, or lack a metric.
+    """
+    names = _measured(runs, metrics)
+    table = against_table(runs, setting, names, of)
+    styles = dict(zip(table["line"].unique(), _styles(), strict=False))
+    handles = [
+        Line2D([], [], label=f"{line} (n = {_range(rows['num_seeds'])})", **styles[line])
+        for line, rows in table[table["setting"].notna()].groupby("line", sort=False)
+    ]
+    handles += _floor_handles(runs)
+    if not table["complete"].all():
+        handles.append(Line2D([], [], label="with an incomplete run", **_CROSS_STYLE))
+    beside = table.loc[table["setting"].isna() & (table["metric"] == names[0]), "line"]
+    width = 4.2 + 0.045 * max((len(_flat_label(line, 1)) for line in beside), default=0)
+    height = 2.7 * max(1.0, _LABEL_HEIGHT * (len(beside) + 1))
+    figure, panels = _small_multiples(runs, names, (width, height), 2, handles)
+    for axes, metric in zip(panels, names, strict=True):
+        _draw_against(axes, runs, table[table["metric"] == metric], styles)
+        axes.set_xlabel(setting, fontsize=_SMALL)
+        axes.set_ylabel(f"at generation {_range(table['generation'])}", fontsize=_SMALL)
     return figure
 
 
@@ -208,37 +248,171 @@ def _draw_panel(axes: Axes, arms: Mapping[str, Sequence[Run]], metric: str, of: 
         over_seeds = [summarize(row.tolist()) for row in curves.to_numpy()]
         centre = np.array([interval.centre for interval in over_seeds])
         axes.plot(generations, centre, **style)
-        bands = [(math.nan if i.low is None else i.low, math.nan if i.high is None else i.high) for i in over_seeds]
-        low, high = np.array(bands).T
+        low, high = np.array([_ends(interval) for interval in over_seeds]).T
         axes.fill_between(generations, low, high, color=style["color"], alpha=0.15, linewidth=0)
         inside += [*curves.to_numpy().ravel(), *centre]
 
+    levels, beside = _draw_floors(axes, [run for members in arms.values() for run in members], metric)
+    _finish_panel(axes, [*inside, *levels], beside)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("generation", fontsize=_SMALL)
+
+
+def _draw_against(axes: Axes, runs: Sequence[Run], rows: pd.DataFrame, styles: Mapping[str, Any]) -> None:
+    inside: list[float] = []
+    beside: list[_Label] = []
+    on_lines = rows[rows["setting"].notna()]
+    lines = on_lines["line"].unique()
+    values = np.unique(on_lines["setting"])
+    if values[0] > 0 and values[-1] > _LINEAR_SPAN * values[0]:
+        axes.set_xscale("log")
+    for number, line in enumerate(lines):
+        style, points = styles[line], on_lines[on_lines["line"] == line]
+        # Side by side, by a few points of print: the positions in the data stay the values of the setting.
+        shift = (number - (len(lines) - 1) / 2) * min(4.0, 16.0 / len(lines))
+        place = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+        x, centre = points["setting"].to_numpy(), np.array([score.centre for score in points["score"]])
+        low, high = np.array([_ends(score) for score in points["score"]]).T
+        axes.errorbar(
+            x,
+            centre,
+            yerr=np.maximum([centre - low, high - centre], 0),
+            fmt="none",
+            ecolor=style["color"],
+            elinewidth=1.0,
+            capsize=2.5,
+            transform=place,
+        )
+        axes.plot(x, centre, transform=place, **style)
+        for point in points.to_dict("records"):
+            seeds = list(point["scores"].values())
+            if len(seeds) > 1:
+                dots = {"marker": ".", "markersize": 4, "linestyle": "", "alpha": 0.45, "color": style["color"]}
+                axes.plot([point["setting"]] * len(seeds), seeds, transform=place, **dots)
+            if not point["complete"]:
+                axes.plot(point["setting"], point["score"].centre, transform=place, **_CROSS_STYLE)
+            inside += [point["score"].centre, *seeds]
+    for row in rows[rows["setting"].isna()].to_dict("records"):
+        score, style = row["score"], styles[row["line"]]
+        if score.n:
+            axes.axhline(score.centre, color=style["color"], linestyle=style["linestyle"], linewidth=1.4)
+            axes.axhspan(*_ends(score), color=style["color"], alpha=0.08, linewidth=0)
+            beside.append((score.centre, _flat_label(row["line"], score.n, row["complete"]), style["color"]))
+            inside.append(score.centre)
+    levels, of_floors = _draw_floors(axes, runs, rows["metric"].iloc[0])
+    _finish_panel(axes, [*inside, *levels], [*beside, *of_floors])
+    _set_ticks(axes, values)
+
+
+def _draw_floors(axes: Axes, runs: Sequence[Run], metric: str) -> tuple[list[float], list[_Label]]:
     # Arms that measure different numbers of images have different floors.
-    everyone = [run for members in arms.values() for run in members]
-    spreads = {
-        round(floor, 12): run.floor_spread(metric) for run in everyone if np.isfinite(floor := run.floor(metric))
-    }
+    spreads = {round(floor, 12): run.floor_spread(metric) for run in runs if np.isfinite(floor := run.floor(metric))}
     floors = sorted(spreads)
-    nulls = sorted({round(null, 12) for run in everyone if np.isfinite(null := run.null(metric))})
+    nulls = sorted({round(null, 12) for run in runs if np.isfinite(null := run.null(metric))})
     for null in nulls:
         axes.axhline(null, label=NULL, zorder=1, **_NULL_STYLE)
     for floor in floors:
         axes.axhline(floor, label=FLOOR, zorder=1, **_FLOOR_STYLE)
         if np.isfinite(spread := spreads[floor]):
             axes.axhspan(floor - 2 * spread, floor + 2 * spread, color=_FLOOR_STYLE["color"], alpha=0.12, linewidth=0)
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "annotation_clip": False}
-        axes.annotate("floor", (1, floor), (3, 0), va="center", fontsize=7, color=_FLOOR_STYLE["color"], **place)
-    seen = np.array([*inside, *floors, *nulls])
+    return [*floors, *nulls], [(floor, "floor", _FLOOR_STYLE["color"]) for floor in floors]
+
+
+def _finish_panel(axes: Axes, inside: Sequence[float], beside: Sequence[_Label]) -> None:
+    seen = np.array(inside)
     seen = seen[np.isfinite(seen)]
     if len(seen):
         margin = 0.15 * float(np.ptp(seen)) or 0.1 * abs(float(seen[0])) or 0.1
         axes.set_ylim(float(seen.min()) - margin, float(seen.max()) + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("generation", fontsize=_SMALL)
+    _label_beside(axes, beside)
     axes.tick_params(labelsize=_SMALL)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label_beside(axes: Axes, labels: Sequence[_Label]) -> None:
+    """Names of horizontal lines to the right of a panel, moved as little as keeps them apart."""
+    if not labels:
+        return
+    labels = sorted(labels)
+    bottom, top = axes.get_ylim()
+    heights = (np.array([level for level, _, _ in labels]) - bottom) / (top - bottom)
+    steps = _LABEL_HEIGHT * np.arange(len(labels))
+    moved = np.clip(isotonic_regression(heights - steps).x, 0, max(1 - steps[-1], 0)) + steps
+    for (_, text, color), height, y in zip(labels, heights, moved, strict=True):
+        axes.annotate(
+            text,
+            (1, height),
+            (1.03, y),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7,
+            color=color,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
+        )
+
+
+def _flat_label(line: str, n: int, complete: bool = True) -> str:
+    # The last part of a key says enough beside a panel.
+    short = re.sub(r"[\w.]+\.(\w+=)", r"\1", line)
+    return f"{short}, n = {n}" + ("" if complete else ", incomplete")
+
+
+def _set_ticks(axes: Axes, values: np.ndarray) -> None:
+    """The values of the setting as ticks, labelled where the labels have room."""
+    places = np.log(values) if axes.get_xscale() == "log" else values
+    labelled = [0]
+    for k in range(1, len(values)):
+        if places[k] - places[labelled[-1]] >= _TICK_GAP * (places[-1] - places[0]):
+            labelled.append(k)
+    axes.set_xticks(values[labelled], [f"{value:g}" for value in values[labelled]])
+    axes.set_xticks(values, [""] * len(values), minor=True)
+
+
+def _small_multiples(
+    runs: Sequence[Run],
+    names: Sequence[str],
+    size: tuple[float, float],
+    num_columns: int,
+    handles: Sequence[Line2D],
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with one panel per metric, of this width and height in inches, titled, and the legend above."""
+    num_columns = min(num_columns, len(names))
+    num_rows = math.ceil(len(names) / num_columns)
+    width, height = size
+    figure = Figure(figsize=(width * num_columns, height * num_rows + (0.5 if handles else 0)), layout="constrained")
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axes, metric in zip(panels, names, strict=False):
+        axes.set_title(f"{label(metric)}  ({direction(runs, metric)})", fontsize=9.5, loc="left")
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=num_columns, fontsize=_SMALL, frameon=False)
+    return figure, panels[: len(names)]
+
+
+def _measured(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
+    names = list(metrics) if metrics is not None else headline(runs)
+    known = {name for run in runs for name in run.metrics}
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        raise RunDirError(f"{runs[0].path}: not measured: {', '.join(missing) or 'anything'}")
+    return names
+
+
+def _ends(interval: SeedInterval) -> tuple[float, float]:
+    return (
+        math.nan if interval.low is None else interval.low,
+        math.nan if interval.high is None else interval.high,
+    )
+
+
+def _range(numbers: Sequence[int] | pd.Series) -> str:
+    lowest, highest = min(numbers), max(numbers)
+    return str(lowest) if lowest == highest else f"{lowest} to {highest}"
 
 
 def _styles() -> Any:
@@ -251,12 +425,17 @@ def _legend_handles(arms: Mapping[str, Sequence[Run]]) -> list[Line2D]:
         Line2D([], [], label=f"{name} (n = {len(members)})", **style)
         for style, (name, members) in zip(_styles(), arms.items(), strict=False)
     ]
-    handles.append(Line2D([], [], label=f"{FLOOR} (band: 2 sd)", **_FLOOR_STYLE))
-    if any(np.isfinite(run.null(metric)) for members in arms.values() for run in members for metric in headline([run])):
+    runs = [run for members in arms.values() for run in members]
+    handles += _floor_handles(runs)
+    if not all(run.complete for run in runs):
+        handles.append(Line2D([], [], label="an incomplete run ends here", **_CROSS_STYLE))
+    return handles
+
+
+def _floor_handles(runs: Sequence[Run]) -> list[Line2D]:
+    handles = [Line2D([], [], label=f"{FLOOR} (band: 2 sd)", **_FLOOR_STYLE)]
+    if any(np.isfinite(run.null(metric)) for run in runs for metric in headline([run])):
         handles.append(Line2D([], [], label=f"{NULL}, where one is known", **_NULL_STYLE))
-    if not all(run.complete for members in arms.values() for run in members):
-        cross = {"color": "#555555", "linestyle": "", "marker": "x", "markersize": 8}
-        handles.append(Line2D([], [], label="an incomplete run ends here", **cross))
     return handles
 
 

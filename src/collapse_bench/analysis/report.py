@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a set of runs: tables, figures, cost, configurations, commands, limits."""
+"""One self-contained HTML page about a set of runs: tables, figures, rankings, configurations, commands, limits."""
 
 import base64
 import io
@@ -21,6 +21,8 @@ from collapse_bench.analysis.figures import (
 )
 from collapse_bench.analysis.runs import Run, config_differences, group_by_arm, headline
 from collapse_bench.analysis.tables import (
+    CARD_LEGEND,
+    RANKING_LEGEND,
     VERDICT_LEGEND,
     arm_table,
     control_hint,
@@ -30,10 +32,12 @@ from collapse_bench.analysis.tables import (
     format_curve_table,
     format_generation_table,
     format_paired_table,
+    format_ranking_table,
     format_verdict_reasons,
     format_verdict_table,
     label,
-    resource_table,
+    ranking_notes,
+    refusals,
     sensitivity_table,
     to_html,
     verdict_rules,
@@ -50,19 +54,23 @@ _INTERVALS = {
 }
 
 
-def write_report(runs: Sequence[Run], path: str | Path, *, baseline: str | None = None) -> Path:
+def write_report(
+    runs: Sequence[Run], path: str | Path, *, baseline: str | None = None, across_budgets: bool = False
+) -> Path:
     """Writes one HTML page that needs no other file and no network, and returns its path.
 
     Args:
         runs: runs that compare.
         path: the file; its folder is made.
         baseline: the arm that the others are compared with, seed by seed; ``None`` is ``default_baseline``.
+        across_budgets: rank all arms against each other, also those of unequal budgets.
 
     Raises:
         RunDirError: if the runs do not compare, none has a generation yet, there is no such baseline, or a grid
             is damaged.
     """
     arms = group_by_arm(runs)
+    ran = [run for run in runs if run.refused is None]
     against = default_baseline(runs) if baseline is None else baseline
     paired = format_paired_table(runs, against)
     verdicts = format_verdict_table(runs)
@@ -77,9 +85,10 @@ def write_report(runs: Sequence[Run], path: str | Path, *, baseline: str | None 
     )
     page = environment.get_template("report.html.jinja").render(
         title=_title(runs),
-        facts=_facts(runs, arms),
-        warnings=_warnings(runs, arms),
+        facts=_facts(ran, arms),
+        warnings=_warnings(ran, arms),
         arm_table=to_html(format_arm_table(runs)),
+        refusals=refusals(runs),
         baseline=against,
         paired_table=to_html(paired) if len(paired) else None,
         kept_table=to_html(format_arm_table(runs, "kept")) if kept_measured else None,
@@ -105,7 +114,10 @@ def write_report(runs: Sequence[Run], path: str | Path, *, baseline: str | None 
             for arm, members in arms.items()
             if has_class_shares(members[0])
         ],
-        resources=to_html(resource_table(runs)),
+        ranking_table=to_html(format_ranking_table(runs, across_budgets=across_budgets)),
+        ranking_notes=ranking_notes(runs, across_budgets=across_budgets),
+        ranking_legend=RANKING_LEGEND,
+        card_legend=CARD_LEGEND,
         shared=_shared_choices(runs),
         differences=to_html(config_differences(arms)) if len(arms) > 1 else None,
         run_table=to_html(_run_table(arms)),
@@ -116,7 +128,7 @@ def write_report(runs: Sequence[Run], path: str | Path, *, baseline: str | None 
             if run.records
         ],
         commands=[str(run.info.get("command", "not recorded")) for members in arms.values() for run in members],
-        environments=to_html(_environments(runs)),
+        environments=to_html(_environments(ran)),
         intervals=[_INTERVALS[kind] for kind in sorted({i.kind for i in arm_table(runs)["value"] if i.n})],
     )
     path = Path(path)

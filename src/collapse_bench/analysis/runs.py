@@ -1,5 +1,6 @@
 """Run directories on disk to runs in memory, arms, and one tidy frame of scores."""
 
+import difflib
 import json
 import math
 import re
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from collapse_bench.errors import RunDirError
-from collapse_bench.records import Record, Score, Spent
+from collapse_bench.errors import ConfigError, RunDirError
+from collapse_bench.records import Record, Score, Spent, num_ids, union_of_ids
 
 SCHEMA = 1
 """Version of the layout of ``run.json``; others are refused."""
@@ -38,8 +39,9 @@ _GENERATION = re.compile(r"gen_(\d{3,})")
 _CLASS_SHARE = re.compile(r"class_share_(\d+)")
 _CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
 _ABSENT = "unset"
-# The seed is averaged over; other data has another reference set, which is refused; versions are reported apart.
-_NO_ARM = ("seed", "data")
+# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions are
+# reported apart.
+_NO_ARM = ("seed", "data", "measured_with")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ class Run:
     def complete(self) -> bool:
         """Whether the loop said that the chain reached its end."""
         return self.status["state"] == "complete"
+
+    @property
+    def refused(self) -> str | None:
+        """Why its parts make no sense together, in words, if it was refused before training; else ``None``."""
+        return str(self.status.get("error")) if self.status["state"] == "refused" else None
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files in the directory as it is now; ``keep`` decides which models and pools are still there."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -229,7 +241,8 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
 
     An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
-    keys as ``"budget.num_steps=100"``. Runs of one arm differ in the seed only.
+    keys as ``"budget.num_steps=100"``. Runs of one arm differ in the seed only. Runs that were refused before training
+    are in ``refused_arms``.
 
     Raises:
         RunDirError: if the runs do not compare, because two were scored with different encoders, held-out images or
@@ -238,16 +251,50 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     _refuse_mixed_encoders(runs)
     arms: dict[str, list[Run]] = {}
     for run, name in zip(runs, _arm_names(runs), strict=True):
-        arms.setdefault(name, []).append(run)
-    for name, members in arms.items():
-        members.sort(key=lambda run: run.seed)
-        for one, other in pairwise(members):
-            if one.seed == other.seed:
-                raise RunDirError(
-                    f"{one.path} and {other.path} are the same arm ({name}) and seed ({one.seed}), which would count "
-                    "this seed twice; give one of them"
-                )
+        if run.refused is None:
+            arms.setdefault(name, []).append(run)
+    arms = {name: _in_order_of_seeds(name, members) for name, members in arms.items()}
     return dict(sorted(arms.items(), key=lambda item: _does_something(item[1][0])))
+
+
+def group_by_setting(runs: Sequence[Run], setting: str) -> dict[str, dict[float | None, list[Run]]]:
+    """Runs by what else differs between them, and then by one numeric setting: a line, and the points on it.
+
+    A line is named as an arm is, without the setting. Points are in order of the setting; the point ``None`` has the
+    runs that do not have it, or have null. Points of which no run has a generation yet are left out.
+
+    Args:
+        runs: runs that compare.
+        setting: dotted key, as in ``Run.settings``.
+
+    Raises:
+        ConfigError: if no run has the setting, it is not a number, or all runs have the same one.
+        RunDirError: if the runs do not compare, see ``group_by_arm``.
+    """
+    _refuse_mixed_encoders(runs)
+    _refuse_all_but_numbers(runs, setting)
+    points: dict[tuple[str, float | None], list[Run]] = {}
+    for run, name in zip(runs, _arm_names(runs, without=setting), strict=True):
+        value = run.settings.get(setting)
+        if run.refused is None:
+            points.setdefault((name, None if value is None else float(value)), []).append(run)
+    lines: dict[str, dict[float | None, list[Run]]] = {}
+    for name, value in sorted(points, key=lambda point: (point[1] is None, point[1] or 0.0)):
+        members = _in_order_of_seeds(f"{name}, {setting}={_as_text(value)}", points[name, value])
+        if any(run.records for run in members):
+            lines.setdefault(name, {})[value] = members
+    values = {value for of_line in lines.values() for value in of_line if value is not None}
+    if len(values) < 2:
+        only = "".join(f"{value:g}" for value in values) or "null"
+        raise ConfigError(f"{setting} has one value only ({only}) in these runs; a line against it needs two")
+    return dict(sorted(lines.items(), key=lambda line: _does_something(next(iter(line[1].values()))[0])))
+
+
+def refused_arms(runs: Sequence[Run]) -> dict[str, str]:
+    """Why the arms make no sense that were refused before training, by their names among the other arms."""
+    names = list(zip(runs, _arm_names(runs), strict=True))
+    let_through = {name for run, name in names if run.refused is None}
+    return {name: run.refused for run, name in names if run.refused is not None and name not in let_through}
 
 
 def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -295,6 +342,11 @@ def seed_curves(runs: Sequence[Run], metric: str, of: str = "model") -> pd.DataF
     return curves.rename_axis(index="generation", columns="seed")
 
 
+def last_generation(members: Sequence[Run]) -> int:
+    """The last generation that any run of an arm has reached; -1 where none has one."""
+    return max(len(run.records) for run in members) - 1
+
+
 def mean_floor(runs: Sequence[Run], metric: str) -> float:
     """The real-vs-real floor of an arm: the mean over its runs, all the same where runs share the control set."""
     floors = [floor for run in runs if math.isfinite(floor := run.floor(metric))]
@@ -331,23 +383,30 @@ def config_differences(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 def total_spent(run: Run) -> Spent:
     """What all generations of a run cost together.
 
-    Counts and seconds are summed. Evaluations per sample and the real images seen are the most of any generation,
-    because generations see the same images again.
+    Counts and seconds are summed. Evaluations per sample and memory are the most of any generation. A real image that
+    several generations see counts once; records from before ``Spent.real_images`` do not tell, and the most of any
+    generation counts.
     """
     spent = [record.spent for record in run.records]
+    real_images = _merge(union_of_ids, [s.real_images for s in spent])
+    seen = _merge(max, [s.real_images_seen for s in spent])
     return Spent(
         gradient_steps=sum(s.gradient_steps for s in spent),
         networks_trained=sum(s.networks_trained for s in spent),
         candidates=sum(s.candidates for s in spent),
         kept=sum(s.kept for s in spent),
+        other_samples=sum(s.other_samples for s in spent),
         network_evaluations_per_sample=max((s.network_evaluations_per_sample for s in spent), default=0),
-        real_images_seen=_merge(max, [s.real_images_seen for s in spent]),
+        real_images_seen=seen | {part: num_ids(packed) for part, packed in real_images.items()},
+        real_images=real_images,
+        artefacts=tuple(name for s in spent for name in s.artefacts),
+        peak_memory_mb=max((s.peak_memory_mb for s in spent), default=0),
         reused=tuple(name for s in spent for name in s.reused),
         seconds=_merge(sum, [s.seconds for s in spent]),
     )
 
 
-def _arm_names(runs: Sequence[Run]) -> list[str]:
+def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
     # An experiment is a name for a set of overrides; what it overrides shows in the keys themselves.
     groups = [group for group in dict.fromkeys(g for run in runs for g in run.choices) if group != "experiment"]
     chosen: list[str] = []
@@ -359,6 +418,9 @@ def _arm_names(runs: Sequence[Run]) -> list[str]:
             chosen.append(group)
     settings = [run.settings for run in runs]
     keys = dict.fromkeys(key for values in settings for key in values)
+    if without is not None:  # and without what repeats it in every run, as the detector of a watermark does its key
+        repeats = {key for key in keys if all(v.get(key, _ABSENT) == v.get(without, _ABSENT) for v in settings)}
+        keys = {key: None for key in keys if key not in repeats}
 
     def splits(key: str) -> bool:
         # Below a group with several choices a key counts only if it differs between runs of one choice.
@@ -380,6 +442,30 @@ def _arm_names(runs: Sequence[Run]) -> list[str]:
         parts += [f"{key}={_as_text(values[key])}" for key in named if key in values]
         names.append(", ".join(parts) or run.arm_name)
     return names
+
+
+def _in_order_of_seeds(arm: str, members: Sequence[Run]) -> list[Run]:
+    members = sorted(members, key=lambda run: run.seed)
+    for one, other in pairwise(members):
+        if one.seed == other.seed:
+            raise RunDirError(
+                f"{one.path} and {other.path} are the same arm ({arm}) and seed ({one.seed}), which would count "
+                "this seed twice; give one of them"
+            )
+    return members
+
+
+def _refuse_all_but_numbers(runs: Sequence[Run], setting: str) -> None:
+    known = list(dict.fromkeys(key for run in runs for key in run.settings))
+    if setting not in known:
+        near = difflib.get_close_matches(setting, known, n=1, cutoff=0.6)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"{setting}: no run has such a setting{hint}; config.yaml in a run's folder has them all")
+    for run in runs:
+        value = run.settings.get(setting)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number and value is not None:
+            raise ConfigError(f"{setting} is not a number: it is {_as_text(value)} in {run.path}")
 
 
 def _does_something(run: Run) -> tuple[bool, bool]:

@@ -3,6 +3,7 @@
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -10,12 +11,16 @@ import pandas as pd
 
 from collapse_bench.analysis.comparing import compare, is_control
 from collapse_bench.analysis.curves import ONSET, CurveSummary, Waiting, summarize_curves
+from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, rank
 from collapse_bench.analysis.runs import (
     Run,
     better,
     group_by_arm,
+    group_by_setting,
     headline,
+    last_generation,
     mean_floor,
+    refused_arms,
     total_spent,
 )
 from collapse_bench.analysis.statistics import SeedInterval, paired_difference, summarize
@@ -64,6 +69,9 @@ _DIRECTIONS = {
     "floor": "best at the floor",
 }
 _ARROWS = {"lower": "↓", "higher": "↑", "one": "→ 1", "floor": "→ floor"}
+RANKED = ("fid", "recall", "within_class_variance_ratio")
+"""Metrics that arms are ranked by: how far samples are, what is missing, and how much is left within the classes."""
+
 _SIGNIFICANT = ("fid", "fid_infinity", "kid", "class_kl", "held_out_loss", "reconstruction_error")
 _GATE = QualityGate()
 _MISSING = "n/a"
@@ -142,7 +150,7 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
     metrics = headline(runs)
     rows = []
     for arm, members in _started(runs).items():
-        last = _last_generation(members)
+        last = last_generation(members)
         for metric in metrics:
             value, first = _at(members, last, metric, of), _at(members, 0, metric, of)
             rows.append(
@@ -161,7 +169,10 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
 
 
 def format_arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
-    """``arm_table`` as text: the floor, then one row per arm, cells of two lines (value, change since generation 0)."""
+    """``arm_table`` as text: the floor, then one row per arm, cells of two lines (value, change since generation 0).
+
+    Arms that were refused before training are last; ``refusals`` says why.
+    """
     table = arm_table(runs, of)
     floors: dict[str, list[tuple[float, float]]] = {}
     body: dict[str, dict[str, str]] = {FLOOR: {"last": "", "seeds": ""}}
@@ -187,7 +198,16 @@ def format_arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
     if any(nulls.values()):
         texts = {_header(runs, m): format_value(m, known[0]) if len(known) == 1 else "" for m, known in nulls.items()}
         body = {FLOOR: body.pop(FLOOR), NULL: {"last": "", "seeds": "", **texts}, **body}
+    body |= {arm: dict.fromkeys(body[FLOOR], _MISSING) for arm in refused_arms(runs)}
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
+
+
+def refusals(runs: Sequence[Run]) -> list[str]:
+    """Why arms of the arm table are n/a, in words, each reason with its arms."""
+    arms: dict[str, list[str]] = {}
+    for arm, reason in refused_arms(runs).items():
+        arms.setdefault(reason, []).append(arm)
+    return [f"n/a: {'; '.join(names)}: {reason}" for reason, names in arms.items()]
 
 
 def default_baseline(runs: Sequence[Run]) -> str:
@@ -211,7 +231,7 @@ def paired_table(runs: Sequence[Run], baseline: str, of: str = "model") -> pd.Da
     for arm, members in arms.items():
         if arm == baseline:
             continue
-        last = min(_last_generation(members), _last_generation(arms[baseline]))
+        last = min(last_generation(members), last_generation(arms[baseline]))
         for metric in headline(runs):
             difference = paired_difference(_at(members, last, metric, of), _at(arms[baseline], last, metric, of))
             rows.append({"arm": arm, "metric": metric, "generation": last, "difference": difference})
@@ -392,46 +412,187 @@ def format_curve_table(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
 
 
+def against_table(
+    runs: Sequence[Run], setting: str, metrics: Sequence[str] | None = None, of: str = "model"
+) -> pd.DataFrame:
+    """Metrics at the last generation against one numeric setting: one row per (line, value of the setting, metric).
+
+    Args:
+        runs: runs that compare.
+        setting: dotted key of the setting, as in ``Run.settings``.
+        metrics: names; ``None`` is the headline metrics that the runs have.
+        of: ``"model"`` for fresh samples, ``"kept"`` for the curated output.
+
+    Returns:
+        ``line`` (what else differs between the runs), ``setting`` (its value; NaN for runs without it), ``metric``,
+        ``generation`` (the last), ``num_seeds`` (of the arm), ``complete`` (whether all of them are), ``score`` (a
+        ``SeedInterval``), ``scores`` (by seed), ``floor`` and ``floor_spread``.
+
+    Raises:
+        ConfigError: if no run has the setting, it is not a number, or all runs have the same one.
+        RunDirError: if the runs do not compare.
+    """
+    names = headline(runs) if metrics is None else metrics
+    rows = []
+    for line, points in group_by_setting(runs, setting).items():
+        for value, members in points.items():
+            last = last_generation(members)
+            for metric in names:
+                scores = _at(members, last, metric, of)
+                rows.append(
+                    {
+                        "line": line,
+                        "setting": math.nan if value is None else value,
+                        "metric": metric,
+                        "generation": last,
+                        "num_seeds": len(members),
+                        "complete": all(run.complete for run in members),
+                        "score": summarize(list(scores.values())),
+                        "scores": scores,
+                        "floor": mean_floor(members, metric),
+                        "floor_spread": max((run.floor_spread(metric) for run in members), key=_finite_first),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def format_against_table(runs: Sequence[Run], setting: str) -> pd.DataFrame:
+    """``against_table`` as text: the floor, then one row per line and value of the setting."""
+    table = against_table(runs, setting)
+    metrics = list(table["metric"].unique())
+    names = [_header(runs, metric) for metric in metrics]
+    floors = [
+        _format_floors(metric, list(zip(rows["floor"], rows["floor_spread"], strict=True)))
+        for metric in metrics
+        for rows in [table[table["metric"] == metric]]
+    ]
+    index, body = [FLOOR], [["", "", "", *floors]]
+    for _, rows in table.groupby(["line", "setting"], sort=False, dropna=False):
+        line, value, last, num_seeds = rows[["line", "setting", "generation", "num_seeds"]].iloc[0]
+        most = max(interval.n for interval in rows["score"])
+        cells = [
+            _MISSING if math.isnan(value) else f"{value:g}",
+            str(last),
+            str(num_seeds) if most == num_seeds else f"{most} of {num_seeds}",
+        ]
+        for metric, interval in zip(rows["metric"], rows["score"], strict=True):
+            few = f" (n = {interval.n})" if 0 < interval.n < most else ""
+            cells.append(f"{_interval_or_missing(metric, interval)}{few}")
+        index.append(line)
+        body.append(cells)
+    return pd.DataFrame(body, index=pd.Index(index, name="arm"), columns=[setting, "last", "seeds", *names])
+
+
 def resource_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """What each arm cost as text: totals of a chain, as the mean over its runs."""
+    """The resource card of each arm as text, counted by the loop: totals of a chain, as the mean over its runs."""
     body = {}
     for arm, members in _started(runs).items():
         spent = [total_spent(run) for run in members]
         candidates, kept = sum(s.candidates for s in spent), sum(s.kept for s in spent)
         seen = {part: max(s.real_images_seen.get(part, 0) for s in spent) for s in spent for part in s.real_images_seen}
+        if len(seen) > 1:
+            seen["together"] = max(s.num_real_images for s in spent)
+        reused = Counter(name for s in spent for name in s.reused)
         phases = dict.fromkeys(phase for s in spent for phase in s.seconds)
         mean_s = {phase: sum(s.seconds.get(phase, 0.0) for s in spent) / len(spent) for phase in phases}
+        keep = sorted({f"keep={run.config['keep']}" for run in members if "keep" in run.config})
         body[arm] = {
             "runs": str(len(members)),
             "generations": _range([len(run.records) for run in members]),
             "gradient steps": f"{sum(s.gradient_steps for s in spent) / len(spent):,.0f}",
             "networks trained": f"{sum(s.networks_trained for s in spent) / len(spent):.3g}",
-            "candidates per kept image": f"{candidates / kept:.3g}" if kept else _MISSING,
             "network evaluations per sample": str(max(s.network_evaluations_per_sample for s in spent)),
+            "candidates per kept image": f"{candidates / kept:.3g}" if kept else _MISSING,
+            "other samples": f"{sum(s.other_samples for s in spent) / len(spent):,.0f}",
             "real images seen": "\n".join(f"{part} {count:,}" for part, count in seen.items()) or _MISSING,
-            "reused from the store": f"{sum(len(s.reused) for s in spent) / len(spent):.3g}",
             "seconds": "\n".join(f"{phase} {mean_s[phase]:,.1f}" for phase in phases) or _MISSING,
+            "reused, not in seconds": "\n".join(f"{n / len(spent):.3g} {name}" for name, n in reused.items()) or "0",
+            "peak memory, MiB": f"{max(s.peak_memory_mb for s in spent):,}",
+            "disk, MiB": "\n".join([f"{sum(run.num_bytes for run in members) / len(members) / 2**20:,.2f}", *keep]),
         }
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
 
 
+def format_ranking_table(runs: Sequence[Run], *, across_budgets: bool = False) -> pd.DataFrame:
+    """The arms by budget and rank, with their resource cards, as text; ``ranking_notes`` belongs below it.
+
+    Cells of a rank have three lines: the rank, how many were ranked, its interval and n; the value; and the probability
+    of improvement over the control. Rows are in the order of the first metric.
+
+    Raises:
+        RunDirError: if the runs do not compare, or none has a generation yet.
+    """
+    cards = resource_table(runs)
+    classes = budget_classes(runs)
+    numbers = {arm: f"{i}" for i, of_class in enumerate(classes, start=1) for arm in of_class.arms}
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    rankings = {
+        metric: rank(runs, metric, across_budgets=across_budgets)
+        for metric in [metric for metric in RANKED if metric in names] or headline(runs)[:1]
+    }
+    body: dict[str, dict[str, str]] = {}
+    marked: dict[str, str] = {}
+    for metric, of_metric in rankings.items():
+        for ranking in of_metric:
+            for place in ranking.places:
+                marked[place.arm] = f"{place.arm} (undertrained)" if place.undertrained else place.arm
+                row = body.setdefault(place.arm, {"budget": numbers[place.arm]})
+                row[f"rank by {_header(runs, metric)}"] = _format_place(place, ranking)
+    table = pd.DataFrame.from_dict(body, orient="index").join(cards.drop(columns="runs"))
+    return table.rename(index=marked).rename_axis("arm")
+
+
+def ranking_notes(runs: Sequence[Run], *, across_budgets: bool = False) -> list[str]:
+    """What must be read with a ranking: which budgets differ, in what; one sentence each, none where all are equal."""
+    classes = budget_classes(runs)
+    if len(classes) < 2:
+        return []
+    differences = ", ".join(
+        f"{name} ({' | '.join(_format_entry(value) for value in values)})"
+        for name, values in differing_entries(classes).items()
+    )
+    if across_budgets:
+        return [f"Ranked across {len(classes)} unequal budgets, which differ in {differences}."]
+    return [
+        f"Not ranked against each other: the {len(classes)} budgets, which differ in {differences}; --across-budgets "
+        "ranks them anyway."
+    ]
+
+
+RANKING_LEGEND = (
+    "Arms of one budget are ranked against each other, at their last generation. A budget is what a fair comparison "
+    "holds equal: generations, gradient steps of all fits, network evaluations per sample, candidates per kept image, "
+    "other samples (drawn for another end), and the distinct real images that all trained parts together have seen; "
+    "the encoder that measures is the same for all. In brackets: the 95 % interval of the rank, by a bootstrap that "
+    "draws the same seeds for all arms; with few seeds it covers less than it says, and with n = 1 there is none. "
+    "Below: the value, and P, the chance that a run is better than one of the control, the arm in which nothing is "
+    "done against collapse. Where 1 or the floor is best, the distance from it is ranked. A run without a number makes "
+    "its arm n/a."
+)
+"""How a table of rankings is read."""
+
+CARD_LEGEND = (
+    "The resource card: totals of a chain, as the mean over the runs of an arm, counted by the loop. Gradient steps "
+    "and networks count fits that were reused from the store; seconds do not. Memory is the most of any run, and of "
+    "its process: in a sweep also of the chains before. Disk is the run's folder as it is now, which the option keep "
+    "decides."
+)
+"""How the resource cards are read."""
+
+
 def to_text(table: pd.DataFrame, width: int = 120) -> str:
     """A table of text for the terminal; columns that do not fit in ``width`` characters continue below."""
-    first = [str(table.index.name or ""), *map(str, table.index)]
-    lines = [max(len(cell.split("\n")) for cell in row) for row in table.itertuples(index=False, name=None)]
-    names = _stack(first[:1], [2]) + _stack(first[1:], lines)
-    blocks: list[list[list[str]]] = []
+    names = [str(table.index.name or ""), *map(str, table.index)]
+    blocks: list[list[str]] = []
     room = 0
     for name in table.columns:
-        # Headers break before the arrow, so that columns are as narrow as their numbers.
-        column = _stack(_break_header(str(name)), [2]) + _stack(table[name], lines)
-        need = 2 + max(map(len, column))
+        need = 2 + max(len(line) for cell in [*_break_header(str(name)), *table[name]] for line in cell.split("\n"))
         if not blocks or need > room:
-            blocks.append([names])
+            blocks.append([])
             room = width - max(map(len, names))
-        blocks[-1].append(column)
+        blocks[-1].append(name)
         room -= need
-    return "\n\n".join("\n".join(_justify(row, block) for row in zip(*block, strict=True)) for block in blocks)
+    return "\n\n".join(_format_block(names, table[columns]) for columns in blocks)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
@@ -467,7 +628,8 @@ def to_html(table: pd.DataFrame) -> str:
 def _started(runs: Sequence[Run]) -> dict[str, list[Run]]:
     arms = {arm: members for arm, members in group_by_arm(runs).items() if any(run.records for run in members)}
     if not arms:
-        raise RunDirError(f"{runs[0].path if runs else 'no runs'}: no generation is committed yet")
+        nothing = f"{runs[0].path if runs else 'no runs'}: no generation is committed yet"
+        raise RunDirError("; ".join([nothing, *refusals(runs)]))
     return arms
 
 
@@ -479,13 +641,27 @@ def _without_control(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _last_generation(members: Sequence[Run]) -> int:
-    return max(len(run.records) for run in members) - 1
-
-
 def _at(members: Sequence[Run], generation: int, metric: str, of: str) -> dict[int, float]:
     values = {run.seed: run.value(generation, metric, of) for run in members}
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+
+def _format_place(place: Place, ranking: Ranking) -> str:
+    if place.rank is None:
+        return _MISSING
+    ends = "" if place.low is None or ranking.num_ranked == 1 else f" [{place.low}, {place.high}]"
+    lines = [f"{place.rank} of {ranking.num_ranked}{ends}, n = {place.value.n}"]
+    lines.append(format_interval(ranking.metric, place.value))
+    if place.arm == ranking.control:
+        lines.append("control")
+    elif (better_than := place.improvement) is not None:
+        ends = "" if better_than.low is None else f" [{better_than.low:.2f}, {better_than.high:.2f}]"
+        lines.append(f"P = {better_than.centre:.2f}{ends}")
+    return "\n".join(lines)
+
+
+def _format_entry(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 def _interval_or_missing(metric: str, interval: SeedInterval, *, signed: bool = False) -> str:
@@ -537,6 +713,14 @@ def _fixed(value: float, decimals: int, *, signed: bool = False) -> str:
     text = f"{value:+,.{decimals}f}" if signed else f"{value:,.{decimals}f}"
     # A rounded zero has no sign.
     return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text
+
+
+def _format_block(names: Sequence[str], columns: pd.DataFrame) -> str:
+    lines = [max(len(cell.split("\n")) for cell in row) for row in columns.itertuples(index=False, name=None)]
+    block = [_stack(names[:1], [2]) + _stack(names[1:], lines)]
+    # Headers break before the arrow, so that columns are as narrow as their numbers.
+    block += [_stack(_break_header(str(name)), [2]) + _stack(columns[name], lines) for name in columns]
+    return "\n".join(_justify(row, block) for row in zip(*block, strict=True))
 
 
 def _break_header(header: str) -> list[str]:

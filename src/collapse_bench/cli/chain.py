@@ -23,7 +23,7 @@ from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, chosen_options, flatten, resolve
 from collapse_bench.cli.progress import RichWatch, in_millions
-from collapse_bench.errors import ConfigError
+from collapse_bench.errors import CombinationError, ConfigError
 from collapse_bench.fingerprint import code_version, library_versions
 from collapse_bench.loop import Parts, run_generations
 from collapse_bench.measuring import NUM_GRID, to_grid
@@ -61,32 +61,38 @@ def run_chain(composed: DictConfig) -> None:
 
     budget = build(config["budget"], "budget")
     trainer = build(config["trainer"], "trainer")
+    info: dict[str, Any] = {
+        "identity": {
+            **identity,
+            **{f"versions.{k}": v for k, v in library_versions().items()},
+            "code": code_version(),
+        },
+        "config_hash": config_hash,
+        "choices": choices,
+        "seed": config["seed"],
+        "num_generations": budget.num_generations,
+        "class_names": list(data.spec.class_names),
+        "versions": {**library_versions(), "python": platform.python_version()},
+        "command": shlex.join(["collapse-run", *sys.argv[1:]]),
+    }
     with RichWatch(console, budget, first=run_dir.num_committed(), live=config["progress"]) as watch:
-        parts = assemble(
-            data=data,
-            **{name: build(config[name], name) for name in (*PARTS, "labels")},
-            budget=budget,
-            trainer=trainer,
-            store=open_store(config["cache"]),
-            watch=watch,
-        )
-        info = {
-            "identity": {
-                **identity,
-                **{f"versions.{k}": v for k, v in library_versions().items()},
-                "code": code_version(),
-                "measured_with": parts.measurer.identity,
-            },
-            "config_hash": config_hash,
-            "choices": choices,
-            "seed": config["seed"],
-            "num_generations": budget.num_generations,
-            "class_names": list(data.spec.class_names),
-            "versions": {**library_versions(), "python": platform.python_version()},
-            "machine": _machine(trainer),
-            "command": shlex.join(["collapse-run", *sys.argv[1:]]),
-            "encoder": {"name": choices["encoder"], "hash": parts.measurer.identity, **parts.measurer.accuracy},
-        }
+        try:
+            parts = assemble(
+                data=data,
+                **{name: build(config[name], name) for name in (*PARTS, "labels")},
+                budget=budget,
+                trainer=trainer,
+                store=open_store(config["cache"]),
+                watch=watch,
+            )
+        except CombinationError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # reports show the cell of a sweep; a slip leaves nothing
+                run_dir.refuse(info, config, str(error))
+            raise
+        measured_with = parts.measurer.identity
+        info["identity"]["measured_with"] = measured_with
+        info["machine"] = _machine(trainer)
+        info["encoder"] = {"name": choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
         with run_dir.opened(info, config):
             _run_to_end(run_dir, parts, config, console)
     _show(run_dir, console)

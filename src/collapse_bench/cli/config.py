@@ -50,7 +50,9 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
     if stray := [a for a in rest if not a.startswith("-") and a not in texts]:
         raise ConfigError(f"{stray[0]!r} is not understood; overrides have the form KEY=VALUE (see --help)")
     overrides = [o for o in parse_overrides(texts) if not o.key_or_group.startswith("hydra")]
-    if "-m" not in rest and "--multirun" not in rest:
+    multirun = "-m" in rest or "--multirun" in rest
+    _check_suite(overrides, multirun)
+    if not multirun:
         for override in overrides:
             if override.is_sweep_override():
                 raise ConfigError(
@@ -70,6 +72,16 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
             choices = list(override.sweep_string_iterator())
             for choice in choices if key in groups else choices[:1]:
                 _compose([*plain, f"{key}={choice}"], config_name)
+
+
+def _check_suite(overrides: Sequence[Override], multirun: bool) -> None:
+    """Raises ConfigError where a suite would silently run as one cell: Hydra reads its blocks only in one sweep."""
+    for override in overrides:
+        if override.key_or_group == "experiment" and "suite/" in str(override.input_line):
+            if not multirun:
+                raise ConfigError(f"{override.input_line} is a sweep over many cells; run it with -m")
+            if override.is_sweep_override():
+                raise ConfigError(f"{override.input_line}: give one suite at a time")
 
 
 def parse_overrides(texts: Sequence[str]) -> list[Override]:

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from collapse_bench.cli.lineage import report_lineage
 from collapse_bench.errors import CollapseBenchError
 
 
@@ -20,9 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 after an error that the user can mend.
     """
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _report(options.runs, options.out or _default_folder(options.runs), options.baseline)
+        if list(arguments[:1]) == ["lineage"]:
+            report_lineage(arguments[1:])
+            return 0
+        options = _parser().parse_args(arguments)
+        _report(options.runs, options.out or _default_folder(options.runs), options.baseline, options.across_budgets)
     except CollapseBenchError as error:
         print(f"collapse-report: {error}", file=sys.stderr)
         return 1
@@ -33,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="collapse-report",
         description="Compare runs: a table in the terminal, and tables, figures and one HTML page in a folder.",
+        epilog="collapse-report lineage RUN says where the training images of one run came from; a folder of that name "
+        "is given as ./lineage.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, help="run directories, or folders that are searched for them to any depth"
@@ -43,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline", metavar="ARM", help="arm to compare with, by its name in the table (default: the first arm)"
     )
+    parser.add_argument(
+        "--across-budgets",
+        action="store_true",
+        help="rank all arms against each other, also those that trained, drew or saw more than others",
+    )
     return parser
 
 
@@ -50,20 +62,25 @@ def _default_folder(paths: Sequence[Path]) -> Path:
     return Path("reports") / Path(os.path.commonpath([path.resolve() for path in paths])).name
 
 
-def _report(paths: Sequence[Path], folder: Path, baseline: str | None) -> None:
+def _report(paths: Sequence[Path], folder: Path, baseline: str | None, across_budgets: bool) -> None:
     # After the command line is read: pandas, scipy and matplotlib take seconds to load, and --help needs none.
     from collapse_bench.analysis.figures import write_figures
     from collapse_bench.analysis.report import write_report
     from collapse_bench.analysis.runs import find_runs, headline, to_frame
     from collapse_bench.analysis.tables import (
+        CARD_LEGEND,
+        RANKING_LEGEND,
         VERDICT_LEGEND,
         control_hint,
         default_baseline,
         format_arm_table,
         format_curve_table,
         format_paired_table,
+        format_ranking_table,
         format_verdict_table,
         label,
+        ranking_notes,
+        refusals,
         to_markdown,
         to_text,
         verdict_gaps,
@@ -73,30 +90,41 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None) -> None:
     arm_table = format_arm_table(runs)
     against = baseline or default_baseline(runs)
     paired_table = format_paired_table(runs, against)
+    ranking = format_ranking_table(runs, across_budgets=across_budgets)
+    notes = ranking_notes(runs, across_budgets=across_budgets)
     verdicts = format_verdict_table(runs)
     hint = control_hint(runs)
     # Of the numbers that most runs have, recall sees a collapse first.
     shown = "recall" if "recall" in headline(runs) else headline(runs)[0]
     curve_table = format_curve_table(runs, shown)
 
-    page = write_report(runs, folder / "report.html", baseline=against)
+    page = write_report(runs, folder / "report.html", baseline=against, across_budgets=across_budgets)
     figures = write_figures(runs, folder / "figures")
     to_frame(runs).to_csv(folder / "scores.csv", index=False)
-    markdown = [to_markdown(arm_table)]
+    markdown = [to_markdown(arm_table), *refusals(runs)]
     if len(paired_table):
         markdown.append(f"Difference to {against}, seed by seed:\n\n{to_markdown(paired_table)}")
+    markdown += [f"Ranking and cost. {RANKING_LEGEND}", *notes, to_markdown(ranking), CARD_LEGEND]
     if len(verdicts):
         markdown.append(f"Verdicts. {VERDICT_LEGEND}\n\n{to_markdown(verdicts)}")
     (folder / "table.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
 
     width = shutil.get_terminal_size((120, 24)).columns
-    incomplete = sum(not run.complete for run in runs)
-    print(f"{len(runs)} runs{f', {incomplete} of them incomplete' if incomplete else ''}")
+    ran = [run for run in runs if run.refused is None]
+    incomplete = sum(not run.complete for run in ran)
+    print(f"{len(ran)} runs{f', {incomplete} of them incomplete' if incomplete else ''}")
     print("Each arm at its last generation; below each value the change since generation 0.\n")
     print(to_text(arm_table, width))
+    for refusal in refusals(runs):
+        print(textwrap.fill(refusal, width, subsequent_indent="  "))
     if len(paired_table):
         print(f"\nDifference to {against}, seed by seed, with the t interval:\n")
         print(to_text(paired_table, width))
+    print(f"\nRanking and cost.\n{textwrap.fill(RANKING_LEGEND, width)}\n")
+    print(to_text(ranking, width))
+    for note in notes:
+        print(textwrap.fill(note, width, subsequent_indent="  "))
+    print(textwrap.fill(CARD_LEGEND, width))
     print(f"\nOver the generations, {label(shown)} (all metrics: see the page):\n")
     print(to_text(curve_table, width))
     if len(verdicts):

@@ -160,8 +160,8 @@ class Generator(ABC):
             model: from ``empty_model``, fresh or warm.
             pool: images to fit.
             weights: sampling probability of each image, up to a factor; 0 means absent.
-            job: steps, seed, device.
+            job: steps, seed, device; a gate only if the model is a ``NoisyModel``.
 
         Raises:
-            TrainingError: if the loss becomes NaN, or no image has a positive weight.
+            TrainingError: if the loss becomes NaN, or nothing is left to train on.
         """

@@ -24,7 +24,7 @@ class Slot:
 
 
 class Weigher(Slot, ABC):
-    """Says, before fitting, how often each image of the pool is trained on."""
+    """Says, before fitting, how often each image of the pool is trained on, and at which noise levels."""
 
     def flags(self, images: Tensor, now: Now) -> Bool[Tensor, " n"] | None:
         """Which images it takes for synthetic by their pixels; ``None`` if it does not judge images.
@@ -46,6 +46,19 @@ class Weigher(Slot, ABC):
             train: the training pool, without the columns that the scenario declares lost.
             now: this generation.
         """
+
+    def gate(self, train: VisiblePool, now: Now) -> Float[Tensor, " n"] | None:
+        """Highest log signal-to-noise ratio at which each image is trained on; ``None`` gates no image.
+
+        A second kind of weight, per image and noise level: 1 up to this ratio, 0 above. Only families that make a
+        ``NoisyModel`` have noise levels, and a weigher that gates refuses the others in ``check``.
+
+        Args:
+            train: see ``weigh``.
+            now: this generation.
+        """
+        del train, now  # time gating looks at them
+        return None
 
 
 class Refiner(Slot, ABC):

@@ -1,5 +1,6 @@
 """A network that tells real images from samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -41,13 +42,28 @@ class Discriminator:
         if self.num_blocks < 1 or self.num_steps < 1:
             raise ConfigError("the discriminator's num_blocks and num_steps must be at least 1")
 
-    def fit(self, real: Pool, generated: Pool, spec: ImageSpec, job: FitJob) -> dict[str, Tensor]:
-        """Parameters that tell the two pools apart."""
+    def fit(
+        self,
+        real: Pool,
+        generated: Pool,
+        spec: ImageSpec,
+        job: FitJob,
+        view: Callable[[Tensor], Tensor] = lambda images: images,
+    ) -> dict[str, Tensor]:
+        """Parameters that tell the two pools apart.
+
+        Args:
+            real: one of them.
+            generated: the other.
+            spec: shape of what the network sees.
+            job: steps, seed, device.
+            view: what the network sees of a batch of images; may draw from torch's global random state.
+        """
         with isolated_rng(job.seed):
             network = self._network(spec)
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
-            return F.cross_entropy(network(images), labels, reduction="none")
+            return F.cross_entropy(network(view(images)), labels, reduction="none")
 
         sides = ((generated, _GENERATED), (real, _REAL))
         pool = Pool.concat([replace(pool, labels=torch.full_like(pool.labels, side)) for pool, side in sides])

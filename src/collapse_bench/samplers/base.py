@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -164,6 +165,8 @@ class Sampler(ABC):
 class Draw:
     """``draw(k)``: the next k candidates of a generation, by image seed, counted and bounded.
 
+    It remembers all that it has drawn, without the pixels, in ``candidates``: one ``Pool.table`` per call.
+
     Args:
         sampler: how they are made.
         model: what makes them.
@@ -176,6 +179,7 @@ class Draw:
         self._sampler, self._now = sampler, now
         self._stream: Stream = now.stream(Role.SAMPLE)
         self.num_drawn = 0
+        self.candidates: list[pd.DataFrame] = []
 
     def __call__(self, count: int) -> Pool:
         """The next ``count`` candidates.
@@ -194,5 +198,6 @@ class Draw:
         born = self._now.generation
         pool = self.model.as_pool(images, labels, seeds, start=self.num_drawn, born=born)
         self.num_drawn += count
+        self.candidates.append(pool.table())
         self._now.spend(candidates=count)
         return self._now.labelled(pool)

@@ -1,0 +1,79 @@
+"""Every cell of every suite goes together, and a suite is what its file says."""
+
+from pathlib import Path
+
+import pytest
+from chains import TINY, composed, parts_of
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from collapse_bench.cli.config import check_command_line, conf_dir
+from collapse_bench.errors import CollapseBenchError, ConfigError
+from hydra_plugins.collapse_bench_suite.suite_sweeper import cells
+
+SUITES = sorted(path.stem for path in (Path(conf_dir()) / "experiment" / "suite").glob("*.yaml"))
+
+
+def tiny(cell: list[str]) -> list[str]:
+    """The cell on a tiny budget, but for what it says of sizes itself."""
+    said = {override.split("=")[0] for override in cell}
+    smaller = ["regime.num_trusted=32"] if "regime.num_trusted" in said else []
+    return [*(option for option in TINY if option.split("=")[0] not in said), *cell, *smaller]
+
+
+def cells_of(suite: str, *overrides: str) -> list[list[str]]:
+    """The cells that ``collapse-run -m experiment=suite/... OVERRIDES`` runs, in order."""
+    blocks = OmegaConf.load(Path(conf_dir()) / "experiment" / "suite" / f"{suite}.yaml").hydra.sweeper.blocks
+    return cells(blocks, OverridesParser.create().parse_overrides(list(overrides)))
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "digits_full"])
+def test_every_cell_of_a_suite_goes_together(suite: str, tmp_path: Path) -> None:
+    for cell in cells_of(suite, "seed=0"):
+        parts = parts_of(composed(f"experiment=suite/{suite}", *tiny(cell)), tmp_path)
+        assert parts.setting.budget.num_steps == 6, cell
+
+
+def test_the_full_suite_on_digits_has_every_mitigation_that_it_can_have(tmp_path: Path) -> None:
+    refused = set()
+    mitigations = set()
+    for cell in cells_of("digits_full", "seed=0"):
+        regime, mitigation = cell[0].removeprefix("regime="), cell[1].removeprefix("mitigation=")
+        mitigations.add(mitigation)
+        try:
+            parts_of(composed("experiment=suite/digits_full", *TINY, *cell), tmp_path)
+        except ConfigError:
+            refused.add((regime, mitigation))
+    # What is left out needs a person, or a condition.
+    options = {path.stem for path in (Path(conf_dir()) / "mitigation").glob("*.yaml")}
+    assert options - mitigations == {"human_audit", "class_balanced"}
+    # Nothing is left under replace without its synthetic images, and there are no real ones to weigh them against.
+    assert {regime for regime, _ in refused} == {"replace"}
+
+
+def test_a_suite_has_each_cell_once_and_the_lowest_seed_first() -> None:
+    found = cells_of("digits")
+    assert len({tuple(sorted(cell)) for cell in found}) == len(found) == 130
+    seeds = [int(cell[-1].removeprefix("seed=")) for cell in found]
+    assert seeds == sorted(seeds)
+
+
+def test_the_command_line_replaces_what_blocks_say() -> None:
+    some = cells_of("digits", "seed=7", "regime=augment")
+    assert ["regime=augment", "seed=7"] in some
+    assert all({"regime=augment", "seed=7"} <= set(cell) for cell in some)
+
+
+def test_the_sweeper_is_the_one_of_the_experiment() -> None:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("run", ["experiment=suite/digits"], return_hydra_config=True)
+    assert config.hydra.sweeper._target_.endswith("SuiteSweeper")
+    assert "neon" in config.hydra.sweeper.blocks.mitigations_under_replace.mitigation
+
+
+@pytest.mark.parametrize("arguments", [["experiment=suite/digits"], ["-m", "experiment=suite/digits,suite/mnist_vae"]])
+def test_a_suite_never_runs_as_one_cell(arguments: list[str]) -> None:
+    with pytest.raises(CollapseBenchError, match=r"-m|one suite at a time"):
+        check_command_line(arguments)
