@@ -1,4 +1,4 @@
-"""Figures: curves over generations with the floor, sample grids, class shares. No pyplot, no global state."""
+"""Figures: curves over generations or a setting, with the floor; sample grids; class shares. No pyplot."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import ScaledTranslation, Transform
 from scipy.optimize import isotonic_regression
 
 from collapse_bench.analysis.runs import Run, group_by_arm, headline, seed_curves
@@ -36,8 +36,9 @@ _Label = tuple[float, str, str]
 """A name beside a panel: the height that it belongs to, the text, the colour."""
 # A setting whose values span more than this factor has a logarithmic axis.
 _LINEAR_SPAN = 20
-# Height of a label beside a panel, and distance of the ticks below it, as fractions of the panel.
+# Height of a label beside a panel, width of an interval at its right end, distance of its ticks: fractions of it.
 _LABEL_HEIGHT = 0.065
+_INTERVAL_WIDTH = 0.025
 _TICK_GAP = 0.1
 
 
@@ -79,8 +80,8 @@ def plot_against(
 
     A line per combination of what else differs between the runs. Its points are what ``summarize`` gives over seeds,
     with the 95 % interval, and thin dots are the seeds; points of several lines at one value stand side by side. Arms
-    without the setting are horizontal lines with their interval as a band, labelled beside the panel. A cross marks
-    arms of which a run is incomplete. Axes are scaled to the points: an interval that leaves its panel is longer.
+    without the setting are horizontal lines with their interval at the right end, labelled beside the panel. A cross
+    marks arms of which a run is incomplete. Axes are scaled to the points: an interval that leaves its panel is longer.
 
     Args:
         runs: runs that compare.
@@ -193,17 +194,25 @@ def plot_class_shares(run: Run, of: str = "model", *, highest: float | None = No
     return figure
 
 
-def write_figures(runs: Sequence[Run], folder: str | Path) -> list[Path]:
+def write_figures(runs: Sequence[Run], folder: str | Path, *, setting: str | None = None) -> list[Path]:
     """Saves the curves, and per arm the sample grid and the class shares of its first seed, as PNG; returns the files.
 
     Figures of an earlier call in the same folder are replaced, also those of arms that are no longer there.
 
+    Args:
+        runs: runs that compare.
+        folder: where to; it is made.
+        setting: key of a numeric setting that the scores at the last generation are drawn against; ``None`` for none.
+
     Raises:
+        ConfigError: if no run has the setting, it is not a number, or all runs have the same one.
         RunDirError: if the runs do not compare, or a grid is damaged.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"curves": plot_curves(runs)}
+    if setting is not None:
+        figures[f"against_{setting}"] = plot_against(runs, setting)
     highest = highest_class_share(runs)
     for number, (arm, members) in enumerate(group_by_arm(runs).items()):
         first = members[0]
@@ -212,8 +221,9 @@ def write_figures(runs: Sequence[Run], folder: str | Path) -> list[Path]:
             figures[f"samples_{stem}"] = plot_samples(first)
         if has_class_shares(first):
             figures[f"class_shares_{stem}"] = plot_class_shares(first, highest=highest)
-    for earlier in (*folder.glob("samples_*.png"), *folder.glob("class_shares_*.png")):
-        earlier.unlink()
+    for kind in ("samples", "class_shares", "against"):
+        for earlier in folder.glob(f"{kind}_*.png"):
+            earlier.unlink()
     files = [folder / f"{name}.png" for name in figures]
     for file, figure in zip(files, figures.values(), strict=True):
         figure.savefig(file, dpi=150)
@@ -264,44 +274,44 @@ def _draw_against(axes: Axes, runs: Sequence[Run], rows: pd.DataFrame, styles: M
     on_lines = rows[rows["setting"].notna()]
     lines = on_lines["line"].unique()
     values = np.unique(on_lines["setting"])
-    if values[0] > 0 and values[-1] > _LINEAR_SPAN * values[0]:
-        axes.set_xscale("log")
     for number, line in enumerate(lines):
         style, points = styles[line], on_lines[on_lines["line"] == line]
         # Side by side, by a few points of print: the positions in the data stay the values of the setting.
-        shift = (number - (len(lines) - 1) / 2) * min(4.0, 16.0 / len(lines))
-        place = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
-        x, centre = points["setting"].to_numpy(), np.array([score.centre for score in points["score"]])
-        low, high = np.array([_ends(score) for score in points["score"]]).T
-        axes.errorbar(
-            x,
-            centre,
-            yerr=np.maximum([centre - low, high - centre], 0),
-            fmt="none",
-            ecolor=style["color"],
-            elinewidth=1.0,
-            capsize=2.5,
-            transform=place,
-        )
-        axes.plot(x, centre, transform=place, **style)
+        step = min(7.0, 28.0 / len(lines)) / 72
+        shift = (number - (len(lines) - 1) / 2) * step
+        place = axes.transData + ScaledTranslation(shift, 0, axes.figure.dpi_scale_trans)
+        place_of_seeds = place + ScaledTranslation(step / 2, 0, axes.figure.dpi_scale_trans)
+        _draw_intervals(axes, points["setting"], list(points["score"]), color=style["color"], transform=place)
+        axes.plot(points["setting"], [score.centre for score in points["score"]], transform=place, **style)
         for point in points.to_dict("records"):
             seeds = list(point["scores"].values())
             if len(seeds) > 1:
-                dots = {"marker": ".", "markersize": 4, "linestyle": "", "alpha": 0.45, "color": style["color"]}
-                axes.plot([point["setting"]] * len(seeds), seeds, transform=place, **dots)
+                dots = {"marker": ".", "markersize": 4, "linestyle": "", "alpha": 0.6, "color": style["color"]}
+                axes.plot([point["setting"]] * len(seeds), seeds, transform=place_of_seeds, **dots)
             if not point["complete"]:
                 axes.plot(point["setting"], point["score"].centre, transform=place, **_CROSS_STYLE)
             inside += [point["score"].centre, *seeds]
-    for row in rows[rows["setting"].isna()].to_dict("records"):
+    flat = [row for row in rows[rows["setting"].isna()].to_dict("records") if row["score"].n]
+    room = min(_INTERVAL_WIDTH * len(flat), 0.3)
+    for number, row in enumerate(flat):
         score, style = row["score"], styles[row["line"]]
-        if score.n:
-            axes.axhline(score.centre, color=style["color"], linestyle=style["linestyle"], linewidth=1.4)
-            axes.axhspan(*_ends(score), color=style["color"], alpha=0.08, linewidth=0)
-            beside.append((score.centre, _flat_label(row["line"], score.n, row["complete"]), style["color"]))
-            inside.append(score.centre)
+        axes.axhline(score.centre, color=style["color"], linestyle=style["linestyle"], linewidth=1.4, zorder=1.5)
+        place = {"color": style["color"], "transform": axes.get_yaxis_transform()}
+        _draw_intervals(axes, [1 - room * (1 - number / len(flat))], [score], **place)
+        beside.append((score.centre, _flat_label(row["line"], score.n, row["complete"]), style["color"]))
+        inside.append(score.centre)
     levels, of_floors = _draw_floors(axes, runs, rows["metric"].iloc[0])
     _finish_panel(axes, [*inside, *levels], [*beside, *of_floors])
-    _set_ticks(axes, values)
+    _scale_setting(axes, values, room)
+
+
+def _draw_intervals(
+    axes: Axes, x: Sequence[float] | pd.Series, intervals: Sequence[SeedInterval], *, color: str, transform: Transform
+) -> None:
+    centre = np.array([interval.centre for interval in intervals])
+    low, high = np.array([_ends(interval) for interval in intervals]).T
+    lengths = np.maximum([centre - low, high - centre], 0)  # rounding may put an end on the wrong side
+    axes.errorbar(x, centre, lengths, fmt="none", ecolor=color, elinewidth=1.0, capsize=2.5, transform=transform)
 
 
 def _draw_floors(axes: Axes, runs: Sequence[Run], metric: str) -> tuple[list[float], list[_Label]]:
@@ -338,8 +348,8 @@ def _label_beside(axes: Axes, labels: Sequence[_Label]) -> None:
     labels = sorted(labels)
     bottom, top = axes.get_ylim()
     heights = (np.array([level for level, _, _ in labels]) - bottom) / (top - bottom)
-    steps = _LABEL_HEIGHT * np.arange(len(labels))
-    moved = np.clip(isotonic_regression(heights - steps).x, 0, max(1 - steps[-1], 0)) + steps
+    steps = min(_LABEL_HEIGHT, 1 / len(labels)) * np.arange(len(labels))
+    moved = np.clip(isotonic_regression(heights - steps).x, 0, 1 - steps[-1]) + steps
     for (_, text, color), height, y in zip(labels, heights, moved, strict=True):
         axes.annotate(
             text,
@@ -351,7 +361,7 @@ def _label_beside(axes: Axes, labels: Sequence[_Label]) -> None:
             fontsize=7,
             color=color,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "relpos": (0, 0.5)},
         )
 
 
@@ -361,13 +371,20 @@ def _flat_label(line: str, n: int, complete: bool = True) -> str:
     return f"{short}, n = {n}" + ("" if complete else ", incomplete")
 
 
-def _set_ticks(axes: Axes, values: np.ndarray) -> None:
-    """The values of the setting as ticks, labelled where the labels have room."""
-    places = np.log(values) if axes.get_xscale() == "log" else values
+def _scale_setting(axes: Axes, values: np.ndarray, room: float) -> None:
+    """The axis of the setting: room at the right end, and its values as ticks, labelled where the labels have room."""
+    logarithmic = values[0] > 0 and values[-1] > _LINEAR_SPAN * values[0]
+    places = np.log(values) if logarithmic else values
+    span = places[-1] - places[0]
     labelled = [0]
     for k in range(1, len(values)):
-        if places[k] - places[labelled[-1]] >= _TICK_GAP * (places[-1] - places[0]):
+        if places[k] - places[labelled[-1]] >= _TICK_GAP * span:
             labelled.append(k)
+    ends = np.array([places[0] - 0.08 * span, places[-1] + (0.08 + room) / (1 - room) * span])
+    if logarithmic:
+        axes.set_xscale("log")
+        ends = np.exp(ends)
+    axes.set_xlim(*ends)
     axes.set_xticks(values[labelled], [f"{value:g}" for value in values[labelled]])
     axes.set_xticks(values, [""] * len(values), minor=True)
 
@@ -383,7 +400,8 @@ def _small_multiples(
     num_columns = min(num_columns, len(names))
     num_rows = math.ceil(len(names) / num_columns)
     width, height = size
-    figure = Figure(figsize=(width * num_columns, height * num_rows + (0.5 if handles else 0)), layout="constrained")
+    above = 0.1 + 0.2 * math.ceil(len(handles) / num_columns) if handles else 0.0
+    figure = Figure(figsize=(width * num_columns, height * num_rows + above), layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, metric in zip(panels, names, strict=False):
         axes.set_title(f"{label(metric)}  ({direction(runs, metric)})", fontsize=9.5, loc="left")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from collapse_bench.analysis.figures import (
     has_class_shares,
     highest_class_share,
+    plot_against,
     plot_class_shares,
     plot_curves,
     plot_legend,
@@ -28,6 +29,7 @@ from collapse_bench.analysis.tables import (
     control_hint,
     default_baseline,
     direction,
+    format_against_table,
     format_arm_table,
     format_curve_table,
     format_generation_table,
@@ -55,7 +57,12 @@ _INTERVALS = {
 
 
 def write_report(
-    runs: Sequence[Run], path: str | Path, *, baseline: str | None = None, across_budgets: bool = False
+    runs: Sequence[Run],
+    path: str | Path,
+    *,
+    baseline: str | None = None,
+    across_budgets: bool = False,
+    setting: str | None = None,
 ) -> Path:
     """Writes one HTML page that needs no other file and no network, and returns its path.
 
@@ -64,8 +71,10 @@ def write_report(
         path: the file; its folder is made.
         baseline: the arm that the others are compared with, seed by seed; ``None`` is ``default_baseline``.
         across_budgets: rank all arms against each other, also those of unequal budgets.
+        setting: key of a numeric setting that the scores at the last generation are shown against; ``None`` for none.
 
     Raises:
+        ConfigError: if no run has the setting, it is not a number, or all runs have the same one.
         RunDirError: if the runs do not compare, none has a generation yet, there is no such baseline, or a grid
             is damaged.
     """
@@ -104,6 +113,9 @@ def write_report(
             (f"{label(metric)} over generations, {direction(runs, metric)}", _as_svg(_curve(runs, metric)))
             for metric in headline(runs)
         ],
+        setting=setting,
+        setting_figure=None if setting is None else _as_svg(plot_against(runs, setting)),
+        setting_table=None if setting is None else to_html(format_against_table(runs, setting)),
         samples=[
             (arm, members[0].seed, _as_png(plot_samples(members[0])))
             for arm, members in arms.items()

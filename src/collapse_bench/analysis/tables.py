@@ -466,21 +466,16 @@ def format_against_table(runs: Sequence[Run], setting: str) -> pd.DataFrame:
         for metric in metrics
         for rows in [table[table["metric"] == metric]]
     ]
-    index, body = [FLOOR], [["", "", "", *floors]]
+    body = {FLOOR: ["", "", *floors]}
     for _, rows in table.groupby(["line", "setting"], sort=False, dropna=False):
         line, value, last, num_seeds = rows[["line", "setting", "generation", "num_seeds"]].iloc[0]
         most = max(interval.n for interval in rows["score"])
-        cells = [
-            _MISSING if math.isnan(value) else f"{value:g}",
-            str(last),
-            str(num_seeds) if most == num_seeds else f"{most} of {num_seeds}",
-        ]
+        cells = [str(last), str(num_seeds) if most == num_seeds else f"{most} of {num_seeds}"]
         for metric, interval in zip(rows["metric"], rows["score"], strict=True):
             few = f" (n = {interval.n})" if 0 < interval.n < most else ""
             cells.append(f"{_interval_or_missing(metric, interval)}{few}")
-        index.append(line)
-        body.append(cells)
-    return pd.DataFrame(body, index=pd.Index(index, name="arm"), columns=[setting, "last", "seeds", *names])
+        body[line if math.isnan(value) else f"{line}, {setting}={value:g}"] = cells
+    return pd.DataFrame.from_dict(body, orient="index", columns=["last", "seeds", *names]).rename_axis("arm")
 
 
 def resource_table(runs: Sequence[Run]) -> pd.DataFrame:

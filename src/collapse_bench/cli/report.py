@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report_lineage(arguments[1:])
             return 0
         options = _parser().parse_args(arguments)
-        _report(options.runs, options.out or _default_folder(options.runs), options.baseline, options.across_budgets)
+        folder = options.out or _default_folder(options.runs)
+        _report(options.runs, folder, options.baseline, options.across_budgets, options.against)
     except CollapseBenchError as error:
         print(f"collapse-report: {error}", file=sys.stderr)
         return 1
@@ -55,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="rank all arms against each other, also those that trained, drew or saw more than others",
     )
+    parser.add_argument(
+        "--against",
+        metavar="SETTING",
+        help="also show the scores at the last generation against this number, for example regime.frac_synthetic",
+    )
     return parser
 
 
@@ -62,7 +68,9 @@ def _default_folder(paths: Sequence[Path]) -> Path:
     return Path("reports") / Path(os.path.commonpath([path.resolve() for path in paths])).name
 
 
-def _report(paths: Sequence[Path], folder: Path, baseline: str | None, across_budgets: bool) -> None:
+def _report(
+    paths: Sequence[Path], folder: Path, baseline: str | None, across_budgets: bool, setting: str | None
+) -> None:
     # After the command line is read: pandas, scipy and matplotlib take seconds to load, and --help needs none.
     from collapse_bench.analysis.figures import write_figures
     from collapse_bench.analysis.report import write_report
@@ -73,6 +81,7 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None, across_bu
         VERDICT_LEGEND,
         control_hint,
         default_baseline,
+        format_against_table,
         format_arm_table,
         format_curve_table,
         format_paired_table,
@@ -92,18 +101,21 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None, across_bu
     paired_table = format_paired_table(runs, against)
     ranking = format_ranking_table(runs, across_budgets=across_budgets)
     notes = ranking_notes(runs, across_budgets=across_budgets)
+    setting_table = None if setting is None else format_against_table(runs, setting)
     verdicts = format_verdict_table(runs)
     hint = control_hint(runs)
     # Of the numbers that most runs have, recall sees a collapse first.
     shown = "recall" if "recall" in headline(runs) else headline(runs)[0]
     curve_table = format_curve_table(runs, shown)
 
-    page = write_report(runs, folder / "report.html", baseline=against, across_budgets=across_budgets)
-    figures = write_figures(runs, folder / "figures")
+    page = write_report(runs, folder / "report.html", baseline=against, across_budgets=across_budgets, setting=setting)
+    figures = write_figures(runs, folder / "figures", setting=setting)
     to_frame(runs).to_csv(folder / "scores.csv", index=False)
     markdown = [to_markdown(arm_table), *refusals(runs)]
     if len(paired_table):
         markdown.append(f"Difference to {against}, seed by seed:\n\n{to_markdown(paired_table)}")
+    if setting_table is not None:
+        markdown.append(f"Against {setting}, each arm at its last generation:\n\n{to_markdown(setting_table)}")
     markdown += [f"Ranking and cost. {RANKING_LEGEND}", *notes, to_markdown(ranking), CARD_LEGEND]
     if len(verdicts):
         markdown.append(f"Verdicts. {VERDICT_LEGEND}\n\n{to_markdown(verdicts)}")
@@ -120,6 +132,9 @@ def _report(paths: Sequence[Path], folder: Path, baseline: str | None, across_bu
     if len(paired_table):
         print(f"\nDifference to {against}, seed by seed, with the t interval:\n")
         print(to_text(paired_table, width))
+    if setting_table is not None:
+        print(f"\nAgainst {setting}, each arm at its last generation:\n")
+        print(to_text(setting_table, width))
     print(f"\nRanking and cost.\n{textwrap.fill(RANKING_LEGEND, width)}\n")
     print(to_text(ranking, width))
     for note in notes:
