@@ -39,9 +39,9 @@ _GENERATION = re.compile(r"gen_(\d{3,})")
 _CLASS_SHARE = re.compile(r"class_share_(\d+)")
 _CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
 _ABSENT = "unset"
-# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions are
-# reported apart.
-_NO_ARM = ("seed", "data", "measured_with")
+# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions,
+# and that of the code, are reported apart.
+_NO_ARM = ("seed", "data", "measured_with", "code")
 
 
 @dataclass(frozen=True)
