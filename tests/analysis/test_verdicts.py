@@ -191,7 +191,11 @@ def test_a_control_that_differs_in_anything_else_is_none(chain):
 
 
 def test_the_control_is_the_same_however_many_samples_an_arm_hands_on(chain):
-    arm = [chain({"precision": [0.9, 0.1]}, seed=seed, settings={"budget.num_synthetic": 40}) for seed in range(3)]
+    ends = [0.1, 0.11, 0.12]
+    arm = [
+        chain({"precision": [0.9, end]}, seed=seed, settings={"budget.num_synthetic": 40})
+        for seed, end in enumerate(ends)
+    ]
     control = [chain({"precision": [0.9, 0.9]}, seed=seed, regime="real") for seed in range(3)]
     assert decisions(arm + control)["hallucinated data"].decision == "yes"
 
