@@ -177,6 +177,20 @@ def test_one_arm_alone_is_named_by_its_regime_and_mitigation(make_run):
     assert runs[0].arm_name == "replace, control"
 
 
+def test_null_goes_without_saying_and_the_plain_arm_is_first(make_run):
+    runs = load_all([make_run(f"b{n}", config={"budget": {"num_synthetic": n}}) for n in (20, None)])
+    assert list(group_by_arm(runs)) == ["replace, control", "budget.num_synthetic=20"]
+
+
+def test_another_version_of_the_code_is_no_other_arm(make_run):
+    paths = [make_run(f"r{seed}", seed=seed) for seed in (0, 1)]
+    for seed, path in enumerate(paths):
+        info = json.loads((path / "run.json").read_text())
+        info["identity"]["code"] = f"code {seed}"
+        (path / "run.json").write_text(json.dumps(info))
+    assert {arm: len(runs) for arm, runs in group_by_arm(load_all(paths)).items()} == {"replace, control": 2}
+
+
 def test_keys_that_decide_no_number_make_no_arm(make_run):
     runs = load_all([make_run("here", seed=0), make_run("there", seed=1)])
     assert runs[0].config["run_dir"] != runs[1].config["run_dir"]

@@ -190,6 +190,16 @@ def test_a_control_that_differs_in_anything_else_is_none(chain):
         assert "no control C0" in decisions(arm + other)["hallucinated data"].reason
 
 
+def test_the_control_is_the_same_however_many_samples_an_arm_hands_on(chain):
+    ends = [0.1, 0.11, 0.12]
+    arm = [
+        chain({"precision": [0.9, end]}, seed=seed, settings={"budget.num_synthetic": 40})
+        for seed, end in enumerate(ends)
+    ]
+    control = [chain({"precision": [0.9, 0.9]}, seed=seed, regime="real") for seed in range(3)]
+    assert decisions(arm + control)["hallucinated data"].decision == "yes"
+
+
 def test_a_missing_metric_is_named_and_what_is_left_can_only_say_yes(chain):
     rng = np.random.default_rng(0)
     for factor, decision in ((2.0, "yes"), (1.0, "not decidable")):

@@ -93,7 +93,12 @@ def _pairs(members: Sequence[Run], runs: Sequence[Run]) -> tuple[tuple[Run, ...]
 
 
 def _surroundings(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in run.settings.items() if key.split(".")[0] not in _CONTROL}
+    # The control never trains on samples, so it is the same one however many are handed on.
+    return {
+        key: value
+        for key, value in run.settings.items()
+        if key.split(".")[0] not in _CONTROL and key != "budget.num_synthetic"
+    }
 
 
 def _law(run: Run) -> dict[str, Any]:

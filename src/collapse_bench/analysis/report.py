@@ -239,7 +239,8 @@ def _run_table(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 def _environments(runs: Sequence[Run]) -> pd.DataFrame:
     found: dict[tuple[tuple[str, str], ...], int] = {}
     for run in runs:
-        settings = {**run.info.get("versions", {}), **run.info.get("machine", {})}
+        code = {"code": run.info["identity"].get("code", "")}
+        settings = {**code, **run.info.get("versions", {}), **run.info.get("machine", {})}
         key = tuple((str(name), str(value)) for name, value in settings.items())
         found[key] = found.get(key, 0) + 1
     names = list(dict.fromkeys(name for key in found for name, _ in key))

@@ -39,9 +39,9 @@ _GENERATION = re.compile(r"gen_(\d{3,})")
 _CLASS_SHARE = re.compile(r"class_share_(\d+)")
 _CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
 _ABSENT = "unset"
-# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions are
-# reported apart.
-_NO_ARM = ("seed", "data", "measured_with")
+# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions,
+# and that of the code, are reported apart.
+_NO_ARM = ("seed", "data", "measured_with", "code")
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
 
     An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
-    keys as ``"budget.num_steps=100"``. Runs of one arm differ in the seed only. Runs that were refused before training
-    are in ``refused_arms``.
+    keys as ``"budget.num_steps=100"``, where null goes without saying. Arms with fewer such keys come first. Runs of
+    one arm differ in the seed only. Runs that were refused before training are in ``refused_arms``.
 
     Raises:
         RunDirError: if the runs do not compare, because two were scored with different encoders, held-out images or
@@ -254,7 +254,7 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if run.refused is None:
             arms.setdefault(name, []).append(run)
     arms = {name: _in_order_of_seeds(name, members) for name, members in arms.items()}
-    return dict(sorted(arms.items(), key=lambda item: _does_something(item[1][0])))
+    return dict(sorted(arms.items(), key=lambda item: (_does_something(item[1][0]), item[0].count("="))))
 
 
 def group_by_setting(runs: Sequence[Run], setting: str) -> dict[str, dict[float | None, list[Run]]]:
@@ -432,16 +432,25 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
         return any(_differ(values) for values in peers.values())
 
     named = [key for key in keys if splits(key)]
-    names = []
-    for run, values in zip(runs, settings, strict=True):
-        parts = [
-            _as_text(run.choices.get(group)) if group in _CELL else f"{group}={_as_text(run.choices.get(group))}"
-            for group in chosen
-            if "/" not in group or group in run.choices
-        ]
-        parts += [f"{key}={_as_text(values[key])}" for key in named if key in values]
-        names.append(", ".join(parts) or run.arm_name)
-    return names
+
+    def names(*, with_null: bool) -> list[str]:
+        found = []
+        for run, values in zip(runs, settings, strict=True):
+            parts = [
+                _as_text(run.choices.get(group)) if group in _CELL else f"{group}={_as_text(run.choices.get(group))}"
+                for group in chosen
+                if "/" not in group or group in run.choices
+            ]
+            parts += [
+                f"{key}={_as_text(values[key])}"
+                for key in named
+                if key in values and (with_null or values[key] is not None)
+            ]
+            found.append(", ".join(parts) or run.arm_name)
+        return found
+
+    full, short = names(with_null=True), names(with_null=False)
+    return short if len(set(short)) == len(set(full)) else full
 
 
 def _in_order_of_seeds(arm: str, members: Sequence[Run]) -> list[Run]:
