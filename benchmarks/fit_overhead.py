@@ -41,7 +41,18 @@ def flow(network: ResidualMLP | UNet) -> Diffusion:
 
 
 def vae(network: MLPAutoencoder | ConvAutoencoder) -> VAE:
-    return VAE(start="scratch", network=network, num_latents=20, beta=1.0, conditional=False, optimisation=ELBO)
+    return VAE(
+        start="scratch",
+        network=network,
+        num_latents=20,
+        beta=1.0,
+        likelihood="bernoulli",
+        decoder_scale=None,
+        conditional=False,
+        encoder_sees_class=False,
+        condition_dropout=0.0,
+        optimisation=ELBO,
+    )
 
 
 CASES = {

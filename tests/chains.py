@@ -42,6 +42,8 @@ TINY_GAUSSIAN = (
     "trainer.num_threads=1",
 )
 TINY_OPTION = {
+    "condition_drop": ("generator.conditional=true",),
+    "guidance_decay": ("generator.conditional=true", "generator.condition_dropout=0.1"),
     "verifier": ("mitigation.curator.discriminator.num_steps=4",),
     "detector": ("mitigation.weigher.discriminator.num_steps=4",),
     "time_gate": ("mitigation.weigher.discriminator.num_steps=4", "mitigation.weigher.num_draws=1"),

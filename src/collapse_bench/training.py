@@ -123,8 +123,8 @@ class Optimisation:
             raise ConfigError(f"ema_decay must lie between 0 and 1 (or be null), got {self.ema_decay}")
         if self.ema_width is not None and self.ema_decay is not None:
             raise ConfigError(
-                f"ema_width={self.ema_width} and ema_decay={self.ema_decay} are two averages of the parameters; set one "
-                "of them to null"
+                f"ema_width={self.ema_width} and ema_decay={self.ema_decay} are two averages of the parameters; set "
+                "one of them to null"
             )
 
     def rate_at(self, step: int, num_steps: int) -> float:

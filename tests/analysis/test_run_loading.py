@@ -157,6 +157,22 @@ def test_keys_below_a_choice_are_named_only_where_the_choice_does_not_tell_them(
     ]
 
 
+def test_a_choice_within_a_choice_is_named_only_where_the_outer_one_does_not_tell_it(make_run):
+    def run(name: str, generator: str, network: str | None, channels: int):
+        nested = {} if network is None else {"generator/network": network}
+        config = {"generator": {"network.channels": channels}}
+        return make_run(name, choices={"generator": generator, **nested}, config=config)
+
+    two = [run("a", "flow", "mlp", 1), run("b", "vae", None, 2)]
+    assert list(group_by_arm(load_all(two))) == ["flow", "vae"]
+    three = [*two, run("c", "flow", "unet", 3)]
+    assert set(group_by_arm(load_all(three))) == {
+        "flow, generator/network=mlp",
+        "vae",
+        "flow, generator/network=unet",
+    }
+
+
 def test_arm_names_do_not_depend_on_the_order_of_the_choices(make_run):
     paths = [make_run(f"r{i}", choices={"regime": r, "mitigation": f"no_{r}"}) for i, r in enumerate(("x", "y"))]
     info = json.loads((paths[0] / "run.json").read_text())

@@ -33,6 +33,8 @@ def collapse_run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[s
         (["budgt.num_steps=3"], ["budgt.num_steps", "did you mean budget.num_steps?"]),
         (["generator.optimisation.learning_rte=3"], ["did you mean generator.optimisation.learning_rate?"]),
         (["generatr=vae"], ["generatr", "did you mean generator?"]),
+        (["generator/network=unet_smal"], ["generator/network=unet_smal", "did you mean unet_small?"]),
+        (["generator=vae", "generator/network=unet_tiny"], ["this generator has no network to choose"]),
         (["-m", "regime=replace,acumulate"], ["regime=acumulate", "did you mean accumulate?"]),
         (["regime"], ["'regime' is not understood", "KEY=VALUE"]),
         (["+budgt.num_steps=3"], ["budgt.num_steps", "did you mean budget.num_steps?"]),

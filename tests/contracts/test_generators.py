@@ -1,7 +1,10 @@
 """What every generator and its sampler promise."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +33,7 @@ OPTIONS_OF_THE_GROUP = sorted(path.stem for path in (Path(conf_dir()) / "generat
 GENERATORS = [*OPTIONS_OF_THE_GROUP, *VARIANTS]
 TRAINED = [name for name in GENERATORS if name != "gaussian"]
 CHEAP = {
-    "flow": ["generator.network.width=32", "generator.network.num_blocks=1"],
+    **{name: ["generator.network.width=32", "generator.network.num_blocks=1"] for name in ("flow", "ddpm", "edm")},
     "flow_unet": ["generator.network.channels=8"],
     "cvae": ["generator.network.width=32", "generator.num_latents=4"],
     "population": [f"generator.members.{name}.network.width=32" for name in ("vae", "flow", "ddpm")],
@@ -133,6 +136,34 @@ def test_a_sample_depends_on_its_own_seed_only(name: str) -> None:
     assert not torch.equal(all_at_once[0], all_at_once[1])
 
 
+@pytest.fixture(scope="module")
+def fitted_models() -> Mapping[str, Model]:
+    return {name: fit(make(name)[0], make_pool(), torch.ones(48)) for name in OPTIONS_OF_THE_GROUP}
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (Path(conf_dir()) / "sampler").glob("*.yaml")))
+def test_every_sampler_goes_with_all_models_that_it_fits(option: str, fitted_models: Mapping[str, Model]) -> None:
+    sampler = build(composed(f"sampler={option}")["sampler"], "sampler")
+    pairs = [model for model in fitted_models.values() if sampler.fits(model)]
+    assert pairs
+    for model in pairs:
+        sampler.check(model)
+        fewer_steps: dict[str, Any] = {"num_steps": min(sampler.num_steps, 20)} if hasattr(sampler, "num_steps") else {}
+        sampler = replace(sampler, **fewer_steps)
+        seeds = torch.arange(6) + 1000
+        images, labels = sampler.sample(model, seeds)
+        again, labels_again = replace(sampler, batch_size=4).sample(model, seeds.flip(0))
+        assert images.shape == (6, *SPEC.shape)
+        assert images.dtype == (torch.uint8 if sampler.quantize else torch.float32)
+        assert torch.equal(labels_again.flip(0), labels)
+        one_grey_level = 1 if sampler.quantize else 1e-5
+        assert (again.flip(0).double() - images.double()).abs().max() <= one_grey_level
+        assert len(images.flatten(1).unique(dim=0)) > 1
+        for name, value in {"temperature": 0.0, "truncation": 0.5}.items():
+            narrower, _ = replace(sampler, **{name: value}).sample(model, seeds)
+            assert not torch.equal(narrower, images), f"{name} matters to every family"
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_sampling_and_fitting_change_no_pool_and_sampling_no_model(name: str) -> None:
     generator, sampler = make(name)
@@ -187,18 +218,20 @@ def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["flow", "flow_unet"])
-def test_a_flow_overfits_eight_images(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "option"), [("flow", "euler_50"), ("flow_unet", "euler_50"), ("ddpm", "ancestral_100"), ("edm", "heun_18")]
+)
+def test_a_noisy_model_overfits_eight_images(name: str, option: str) -> None:
     generator, sampler = make(
         name,
-        *(["generator.network.width=256", "generator.network.num_blocks=4"] if name == "flow" else []),
+        *(["generator.network.width=256", "generator.network.num_blocks=4"] if name != "flow_unet" else []),
         *(["generator.network.channels=16"] if name == "flow_unet" else []),
-        "sampler=euler_50",
+        f"sampler={option}",
         "generator.optimisation.batch_size=64",
         "generator.optimisation.learning_rate=2e-3",
     )
     pool = make_pool(8)
-    model = fit(generator, pool, torch.ones(8), num_steps=1500 if name == "flow" else 600)
+    model = fit(generator, pool, torch.ones(8), num_steps=600 if name == "flow_unet" else 1500)
     images, _ = sampler.sample(model, torch.arange(40))
     distance = torch.cdist(images.flatten(1).float(), pool.images.flatten(1).float()) / 8.0  # root mean square
     # Images of noise are 104 grey levels apart, so a sample within 20 is a copy of one of the eight.

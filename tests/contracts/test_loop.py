@@ -70,12 +70,13 @@ CELLS = [
 
 @pytest.mark.parametrize(("regime", "mitigation"), CELLS)
 def test_every_regime_and_mitigation_keeps_the_contract(regime: str, mitigation: str, tmp_path: Path) -> None:
-    refusal = refusal_of(f"regime={regime}", f"mitigation={mitigation}", store=tmp_path / "store")
+    cell = (f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()))
+    refusal = refusal_of(*cell, store=tmp_path / "store")
     if refusal is not None:  # what makes no sense together is refused before anything is trained
         assert "mitigation" in refusal
         assert mitigation != "control", "the control goes with every regime"
         return
-    records = run(tmp_path, f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()))
+    records = run(tmp_path, *cell)
     assert [r.generation for r in records] == [0, 1, 2]
     assert list(records[0].train_pool) == ["real"], "generation 0 is fitted on real images only"
     real = parts_of(composed(*TINY, *TINY_FLOW), tmp_path / "store").setting.real

@@ -46,7 +46,7 @@ def test_the_full_suite_on_digits_has_every_mitigation_that_it_can_have(tmp_path
             refused.add((regime, mitigation))
     # What is left out needs a person, or a condition.
     options = {path.stem for path in (Path(conf_dir()) / "mitigation").glob("*.yaml")}
-    assert options - mitigations == {"human_audit", "class_balanced"}
+    assert options - mitigations == {"human_audit", "class_balanced", "guidance_decay", "condition_drop"}
     # Nothing is left under replace without its synthetic images, and there are no real ones to weigh them against.
     assert {regime for regime, _ in refused} == {"replace"}
 

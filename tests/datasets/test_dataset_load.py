@@ -81,6 +81,24 @@ def test_defaults_with_a_test_split_keep_the_control_no_larger_than_the_referenc
     assert {name: len(pool) for name, pool in sets(data).items()} == {"pool": 540, "reference": 60, "control": 60}
 
 
+def test_a_protocol_that_trains_on_all_training_images_halves_the_test_images() -> None:
+    data = Numbered(num_test=120, control_from="test").load()
+    assert {name: len(pool) for name, pool in sets(data).items()} == {"pool": 600, "reference": 60, "control": 60}
+    assert sorted(data.pool.image_id.tolist()) == list(range(600))
+    held_out = torch.cat((data.held_out.reference.image_id, data.held_out.control.image_id))
+    assert sorted(held_out.tolist()) == list(range(600, 720))
+    assert data.held_out.control.labels.bincount().tolist() == [30, 20, 10]
+
+
+def test_sizes_are_kept_where_the_control_set_is_of_test_images() -> None:
+    data = Numbered(num_test=120, control_from="test", num_real=42, num_reference=80).load()
+    assert {name: len(pool) for name, pool in sets(data).items()} == {"pool": 42, "reference": 80, "control": 40}
+    data = Numbered(num_test=120, control_from="test", num_reference=30).load()
+    assert len(data.held_out.control) == 30
+    data = Numbered(num_test=120, control_from="test", num_control=50).load()
+    assert {name: len(pool) for name, pool in sets(data).items()} == {"pool": 600, "reference": 60, "control": 50}
+
+
 @pytest.mark.parametrize("num_test", [0, 120])
 def test_every_set_has_every_class_in_its_share(num_test: int) -> None:
     data = Numbered(num_test=num_test, num_real=120, num_reference=60, num_control=30).load()
@@ -171,6 +189,16 @@ def test_resizing_does_not_move_images_between_sets() -> None:
         ({"num_test": 120, "num_control": 600}, ["dataset.num_control is 600", "has 599", "smaller"]),
         ({"num_reference": 500, "num_control": 100}, ["dataset.num_control is 100", "has 99"]),
         ({"num_reference": 500}, ["dataset.num_control is 150 by default", "has 99"]),
+        ({"control_from": "test"}, ["dataset.control_from=test", "numbered has no published test images", "train"]),
+        (
+            {"num_test": 120, "control_from": "test", "num_reference": 120},
+            ["dataset.num_reference is 120", "has 119 published test images"],
+        ),
+        (
+            {"num_test": 120, "control_from": "test", "num_control": 61},
+            ["dataset.num_control is 61", "has 60 published test images that are not in the reference"],
+        ),
+        ({"num_test": 120, "control_from": "test", "num_real": 601}, ["num_real is 601", "has 600 training images"]),
         ({"num_real": 301}, ["dataset.num_real is 301", "has 300", "not held out", "smaller"]),
     ],
 )

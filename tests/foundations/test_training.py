@@ -345,6 +345,57 @@ def test_gradients_are_scaled_down_to_the_norm() -> None:
     assert clipped.norms == pytest.approx([0.5] * 10, rel=1e-4)
 
 
+class Idle(nn.Module):
+    """Its loss does not depend on its parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0, -0.5]))
+
+    def compute_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return (0.0 * self.weight).sum() + 0.0 * images.flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("batch_loss", ["mean", "sum"])
+def test_coupled_weight_decay_goes_through_adam_and_decoupled_does_not(batch_loss: str) -> None:
+    options = {"learning_rate": 0.1, "weight_decay": 0.01, "num_warmup_steps": 0, "decay": "none"}
+    ends = {}
+    for optimiser in ("adamw", "adam"):
+        network, pool = Idle(), float_pool()
+        optimisation = Optimisation(batch_size=8, **options, optimiser=optimiser, batch_loss=batch_loss)
+        train(network, network.compute_loss, pool, torch.ones(64), optimisation, job(1))
+        ends[optimiser] = network.weight.detach()
+    # A thousandth of the weight; and the learning rate itself, because Adam divides a gradient by its own size.
+    assert torch.allclose(ends["adamw"], torch.tensor([2.0, -0.5]) * (1 - 0.001), rtol=1e-6)
+    assert torch.allclose(ends["adam"], torch.tensor([1.9, -0.4]), rtol=1e-5)
+
+
+def test_adam_is_the_optimiser_of_torch_on_the_sum_of_a_batch() -> None:
+    optimisation = Optimisation(
+        batch_size=64, learning_rate=0.01, weight_decay=0.3, optimiser="adam", batch_loss="sum", decay="none"
+    )
+    network, losses = fitted(optimisation, job(5))
+    pool, by_hand = float_pool(), Line()
+    reference = torch.optim.Adam(by_hand.parameters(), lr=0.01, weight_decay=0.3)
+    means = []
+    for _ in range(5):
+        reference.zero_grad()
+        each = by_hand.compute_loss(pool.images, pool.labels)
+        each.sum().backward()
+        means.append(each.mean().item())
+        reference.step()
+    assert torch.allclose(flat(network), flat(by_hand), rtol=1e-4)
+    assert losses[-1][1] == pytest.approx(means[-1], rel=1e-4), "what is recorded is the mean"
+
+
+def test_the_gradient_of_the_sum_is_that_of_the_mean_times_the_size_of_the_batch() -> None:
+    with watched_optimiser() as mean:
+        fitted(PLAIN, job(1))
+    with watched_optimiser() as total:
+        fitted(Optimisation(batch_size=8, learning_rate=0.05, batch_loss="sum"), job(1))
+    assert total.norms == pytest.approx([8 * mean.norms[0]], rel=1e-5)
+
+
 GAMMAS_OF_WIDTHS = [0.01, 0.05, 0.1, 0.2, 0.279]
 
 

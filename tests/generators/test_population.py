@@ -125,7 +125,7 @@ def test_neon_extrapolates_every_member(tmp_path: Path) -> None:
 
 
 def test_sims_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="mitigation=sims .* makes a population of"):
+    with pytest.raises(ConfigError, match=r"mitigation=sims .* makes a population of"):
         parts_of(composed(*TINY, *POPULATION, "mitigation=sims"), tmp_path)
 
 

@@ -138,7 +138,9 @@ def test_a_conditional_vae_makes_the_class_that_it_is_asked_for_and_guidance_sha
     pool = Pool.real(classes[labels], labels, "three")
 
     def shares_as_asked(condition_dropout: float, *guidance: float) -> list[float]:
-        generator = replace(recipe(*CVAE, "generator.optimisation.learning_rate=1e-2"), condition_dropout=condition_dropout)
+        generator = replace(
+            recipe(*CVAE, "generator.optimisation.learning_rate=1e-2"), condition_dropout=condition_dropout
+        )
         model = model_of(generator)
         generator.fit_model(model, pool, torch.ones(48), FitJob(400, 0, TrainerOptions(num_threads=1), "generation 0"))
         shares = []

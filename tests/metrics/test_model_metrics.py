@@ -82,7 +82,7 @@ def test_more_draws_bring_the_loss_of_an_image_nearer_to_its_mean(vae, images):
 def test_the_reconstruction_error_is_that_of_the_mean_code(vae, images):
     pixels = images.images.float() / 127.5 - 1
     with torch.no_grad():
-        mean, _ = vae.posterior(pixels)
+        mean, _ = vae.posterior(pixels, images.labels)
         expected = (vae.decode(mean, images.labels) - pixels).square().mean().item()
     assert scored(ReconstructionError(), images, vae)["reconstruction_error"].value == pytest.approx(expected, rel=1e-5)
 
@@ -91,9 +91,25 @@ def test_latent_spread_is_measured_by_the_first_model(vae, images):
     with isolated_rng(9):
         later = build(composed("generator=vae")["generator"], "generator").empty_model(SPEC)
     with torch.no_grad():
-        latents = vae.posterior(images.images.float() / 127.5 - 1)[0].double()
+        latents = vae.posterior(images.images.float() / 127.5 - 1, images.labels)[0].double()
     expected = latents.var(0).mean().sqrt().item()
-    assert scored(LatentSpread(), images, later, first=vae)["latent_sd"].value == pytest.approx(expected, rel=1e-5)
+    scores = scored(LatentSpread(), images, later, first=vae)
+    assert scores["latent_sd"].value == pytest.approx(expected, rel=1e-5)
+    assert scores["latent_mean"].value == pytest.approx(latents.mean(0).square().mean().sqrt().item(), rel=1e-5)
+
+
+def test_latents_by_hand():
+    # Two dimensions, with means 3 and 4 and variances 2 and 0.
+    scores = LatentSpread().score(torch.tensor([[2.0, 4.0], [4.0, 4.0]]).double())
+    assert scores["latent_sd"].value == 1.0
+    assert scores["latent_mean"].value == pytest.approx(12.5**0.5)
+
+
+def test_as_many_images_are_encoded_as_are_asked_for():
+    assert LatentSpread().num_images is None
+    assert LatentSpread(num_images=100).num_images == 100
+    with pytest.raises(ConfigError, match="num_images must be at least 2"):
+        LatentSpread(num_images=1)
 
 
 def test_families_without_latents_have_no_numbers_of_latents(images):

@@ -34,6 +34,18 @@ def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
     assert [sampler.num_steps for sampler in steered] == [4, 5, 7]  # type: ignore[attr-defined]
 
 
+def test_a_whole_number_on_the_command_line_does_not_round_a_schedule(tmp_path: Path) -> None:
+    parts = parts_of(composed(*TINY, *TINY_FLOW, *ANNEALED, "sampler.temperature=1"), tmp_path)
+    assert parts.mitigation.steering.steer_sampling(parts.sampler, 0).temperature == 0.9  # type: ignore[attr-defined]
+
+
+def test_truncation_can_be_scheduled_where_it_has_a_value(tmp_path: Path) -> None:
+    schedule = options(option="sampler.truncation", first=1, last=3, num_generations=2)
+    parts = parts_of(composed(*TINY, *TINY_FLOW, *schedule, "sampler.truncation=2"), tmp_path)
+    steered = [parts.mitigation.steering.steer_sampling(parts.sampler, t) for t in range(3)]
+    assert [sampler.truncation for sampler in steered] == [1.0, 2.0, 3.0]  # type: ignore[attr-defined]
+
+
 def test_a_falling_temperature_narrows_the_samples(tmp_path: Path) -> None:
     chain = FinishedChain(tmp_path, *TINY_GAUSSIAN, "regime=real", *options(first=1.0, last=0.01, num_generations=2))
     spreads = [chain.now(3).chain.kept(t).images.std(0).mean().item() for t in range(4)]
@@ -55,6 +67,8 @@ def test_a_constant_schedule_is_the_control(family: tuple[str, ...], shape: str,
         ({"option": "generator.start"}, "no such number"),
         ({"option": "generator.network.width", "first": 16, "last": 32}, "shapes of the network"),
         ({"last": -1.0}, "temperature must not be negative"),
+        ({"option": "sampler.truncation", "first": 2}, "it is null, and a schedule needs a number.*truncation=2"),
+        ({"option": "sampler.guidance", "first": 0}, "needs a model that knows images with and without a class"),
         ({"num_generations": 0}, "num_generations must be at least 1"),
         ({"shape": "geometric", "first": 0.0}, "from a positive number"),
         ({"shape": "sudden"}, "one of linear, geometric"),

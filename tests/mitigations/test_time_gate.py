@@ -45,7 +45,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> FinishedChain:
 
 def test_the_gated_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     times = torch.tensor([0.5, 0.5, 0.9, 0.9, 0.9, 0.9])
-    assert PROCESS.log_snr(times).tolist() == pytest.approx([0.0, 0.0, *[2 * math.log(9)] * 4], abs=1e-5)  # 2 log 9 = 4.39
+    expected = [0.0, 0.0, *[2 * math.log(9)] * 4]  # 2 log 9 = 4.39
+    assert PROCESS.log_snr(times).tolist() == pytest.approx(expected, abs=1e-5)
     gate = torch.tensor([0.5, -0.5, 5.0, 4.0, math.inf, -math.inf])
     monkeypatch.setattr(torch, "rand", lambda *_, **__: times)
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)

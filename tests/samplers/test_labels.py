@@ -65,12 +65,10 @@ def test_the_classifier_that_measures_is_refused(tmp_path: Path) -> None:
         parts_of(composed(*FLOW, "labels=classifier", "labels.num_steps=10", "labels.seed=0"), tmp_path)
 
 
-@pytest.mark.parametrize("nothing_to_learn", [("regime=contaminate", *FLOW), TINY_GAUSSIAN], ids=["contaminate", "laws"])
-def test_a_classifier_without_anything_to_learn_from_is_refused(
-    nothing_to_learn: tuple[str, ...], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("cell", [("regime=contaminate", *FLOW), TINY_GAUSSIAN], ids=["contaminate", "laws"])
+def test_a_classifier_without_anything_to_learn_from_is_refused(cell: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="labels=classifier learns from labelled images"):
-        parts_of(composed(*nothing_to_learn, *LABELS), tmp_path)
+        parts_of(composed(*cell, *LABELS), tmp_path)
 
 
 def test_trusted_images_are_enough(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_guidance_moves_normal_classes_away_from_the_mean_of_all_in_proportion_t
 
 
 def test_guidance_needs_a_model_that_was_trained_for_it() -> None:
-    with pytest.raises(ConfigError, match="generator.conditional=true and generator.condition_dropout=0.1"):
+    with pytest.raises(ConfigError, match=r"generator\.conditional=true and generator\.condition_dropout=0\.1"):
         flow(guidance=1.0).check(GaussianTruth(FLOW, 0.0, 1.0))
     flow(guidance=1.0).check(GaussianTruth(FLOW, 0.0, 1.0, class_shift=1.0))
     flow().check(GaussianTruth(FLOW, 0.0, 1.0))

@@ -188,6 +188,11 @@ def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
             if option.strip() not in [*known, "null"]:
                 nearest = _nearest(option, known)
                 return f"{choice}: there is no such option{nearest}. Options: {', '.join(known)}"
+    for choice in choices:
+        group = choice.partition("=")[0]
+        if group in _NESTED_GROUPS and f"Could not override '{group}'" in message:
+            outer, _, inner = group.partition("/")
+            return f"{choice}: this {outer} has no {inner} to choose; leave it out, or take another {outer}"
     if choices == list(overrides):
         return message.strip().splitlines()[0]
     known = [*groups, *flatten(OmegaConf.to_container(_compose(choices, config_name), resolve=False))]

@@ -112,7 +112,7 @@ def drop_conditions(labels: Int64[Tensor, " n"], dropout: float) -> Int64[Tensor
 
 
 def check_condition_dropout(dropout: float, conditional: bool) -> None:
-    """Raises ConfigError if ``generator.condition_dropout`` is no probability, or there is no condition to leave out."""
+    """Raises ConfigError if ``condition_dropout`` is not in [0, 1), or there is no condition to leave out."""
     if not 0 <= dropout < 1:
         raise ConfigError(f"generator.condition_dropout must lie in [0, 1), got {dropout}")
     if dropout and not conditional:

@@ -4,7 +4,6 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 

@@ -1,10 +1,11 @@
 """What a decoder's output says of an image: Bernoulli, Gaussian or discretised logistic, each value on its own.
 
 All log-likelihoods are in nats per image, and they are of different things. That of the discretised logistic is the
-probability of the grey levels: a likelihood in the strict sense, D log(2) times bits per dimension for D values. That of
-the Gaussian is a density over images in [-1, 1], whose grey levels are 2 / 255 apart: D log(2 / 255) more is, for a
-standard deviation of several levels, nearly the probability of the levels. That of the Bernoulli is one for black and
-white images alone; for grey ones it is the usual cross-entropy, which compares with neither.
+log-probability of the grey levels: minus D log(2) times the bits per dimension of D values. That of the Gaussian is a
+log-density of images in [-1, 1], whose grey levels are 2 / 255 apart: plus D log(2 / 255) it is nearly the
+log-probability of the levels, if the standard deviation is several of them. That of the Bernoulli is a
+log-probability for black and white images alone; for grey ones it is minus the usual cross-entropy, and compares with
+neither.
 """
 
 import math
@@ -33,9 +34,7 @@ class Likelihood(nn.Module, ABC):
     """A distribution of images given a decoder's output, which has their shape."""
 
     @abstractmethod
-    def log_prob(
-        self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, " n"]:
+    def log_prob(self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Log-likelihood of images in nats, see the module for of what.
 
         Args:
@@ -61,9 +60,7 @@ class Likelihood(nn.Module, ABC):
 class Bernoulli(Likelihood):
     """Black or white values; the output is the logit of white (Kingma and Welling 2014, arXiv:1312.6114, eq. 11)."""
 
-    def log_prob(
-        self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, " n"]:
+    def log_prob(self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """Minus the cross-entropy, in which a grey level in [0, 1] stands for the probability of white."""
         unit = (images + 1.0) / 2.0
         return -F.binary_cross_entropy_with_logits(output, unit, reduction="none").flatten(1).sum(1)
@@ -112,9 +109,7 @@ class Gaussian(ScaledLikelihood):
     With a stated scale s the loss is the squared error divided by 2 s^2, up to a constant.
     """
 
-    def log_prob(
-        self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, " n"]:
+    def log_prob(self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """The log-density of images in the scale of [-1, 1]."""
         error = (images - output.float()) / self.log_scale.exp()
         return (-0.5 * error.square() - self.log_scale - 0.5 * math.log(2.0 * math.pi)).flatten(1).sum(1)
@@ -136,9 +131,7 @@ class DiscretisedLogistic(ScaledLikelihood):
     that lies below level 0 belongs to it, and all above level 255 to that one, so the 256 probabilities add up to 1.
     """
 
-    def log_prob(
-        self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, " n"]:
+    def log_prob(self, output: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]) -> Float[Tensor, " n"]:
         """The log-probability of the nearest grey levels."""
         scale = self.log_scale.exp()
         level = images.add(1.0).mul(127.5).round().clamp(0.0, 255.0)

@@ -86,7 +86,7 @@ class Population(Generator):
 
     def __post_init__(self) -> None:
         if len(self.members) < 2:
-            raise ConfigError(f"generator.members needs two generators or more, got {', '.join(self.members) or 'none'}")
+            raise ConfigError(f"generator.members needs two generators or more, got {', '.join(self.members) or 0}")
         for name, member in self.members.items():
             if not name.isidentifier() or isinstance(member, Population):
                 raise ConfigError(f"generator.members.{name}: a member has a plain name and is not itself a population")

@@ -20,7 +20,8 @@ class ClassBalanced(Weigher):
 
     The balanced batches of Wyllie, Shumailov and Papernot 2024 (STAR, arXiv:2403.07857), with the class as the group.
     It looks at labels only. Those of samples are the conditions that they were made for, so the generator must be
-    conditional, or ``labels=classifier`` give them others. Where all classes have equally many images it equals the control bit for bit.
+    conditional, or ``labels=classifier`` give them others. Where all classes have equally many images it equals the
+    control bit for bit.
     """
 
     def check(self, setting: Setting) -> None:

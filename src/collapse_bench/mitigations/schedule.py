@@ -53,8 +53,8 @@ class Schedule(Steering):
         everything = {**all_options(setting.generator, "generator"), **all_options(setting.sampler, "sampler")}
         if self.option in everything and everything[self.option] is None:
             raise ConfigError(
-                f"mitigation.steering.option={self.option}: it is null, and a schedule needs a number; give it one, for "
-                f"example {self.option}={self.first:g}"
+                f"mitigation.steering.option={self.option}: it is null, and a schedule needs a number; give it one, "
+                f"for example {self.option}={self.first:g}"
             )
         if self.option not in known:
             nearest = difflib.get_close_matches(self.option, known, n=1, cutoff=0.0)

@@ -20,7 +20,7 @@ class UNet:
 
     Each level after the first halves the resolution. A level has ``num_blocks`` residual blocks on the way down and as
     many plus one on the way up, with skip connections between them. Between levels there is a plain average on the way
-    down and a plain repetition on the way up: convolutions there would take half of the time.
+    down and a plain repetition on the way up: the time of convolutions there is better spent on wider levels.
 
     Args:
         channels: channels of the first level; a multiple of 8.

@@ -57,7 +57,6 @@ class Sampler(ABC):
     def num_outputs(self) -> int:
         """Outputs of the model per image."""
 
-    @final
     @property
     def num_evaluations(self) -> int:
         """Forward passes of the model per image: with guidance two for each of its outputs."""
