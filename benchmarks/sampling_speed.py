@@ -88,7 +88,7 @@ def main() -> None:
                 found = speed(model, replace(sampler, batch_size=BATCH[data]), count, arguments.seconds)
                 first = first or found
                 print(
-                    f"| {family} | `{name}` | {sampler.num_evaluations} | {found.rate:,.0f} | "
+                    f"| {family} | `{name}` | {sampler.num_evaluations} | {found.rate:,.1f} | "
                     f"{count / found.rate:,.1f} | {found.rate / first.rate:.2f} |",
                     flush=True,
                 )

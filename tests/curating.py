@@ -62,7 +62,7 @@ class ListedModel(Model):
 @dataclass(frozen=True, kw_only=True)
 class ListedSampler(Sampler):
     model_type = ListedModel
-    num_evaluations = 1
+    num_outputs = 1
 
     def sample_batch(self, model: Model, seeds: Tensor, labels: Tensor) -> Tensor:
         assert isinstance(model, ListedModel)
@@ -110,7 +110,13 @@ class Bench:
             spec=ImageSpec(images.shape[1], height, width, names, str(images.dtype).removeprefix("torch.")),
             real=pool,
             trusted=pool,
-            sampler=ListedSampler(temperature=1.0, quantize=images.dtype == torch.uint8, batch_size=1000),
+            sampler=ListedSampler(
+                temperature=1.0,
+                truncation=None,
+                guidance=0.0,
+                quantize=images.dtype == torch.uint8,
+                batch_size=1000,
+            ),
             budget=replace(base.budget, max_candidates=max_candidates),
             store=Store(folder / "store", enabled=store),
         )

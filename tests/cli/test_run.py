@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,7 @@ def test_a_sweep_leaves_one_complete_folder_per_run(sweep: tuple[Path, subproces
         assert (run / "figures" / "curves.png").stat().st_size > 10_000
         assert len(list((run / "figures").glob("samples_*.png"))) == 1
     assert process.stdout.count("real-vs-real floor") >= 4
+    assert len(re.findall(r"seed [01], \d+ k parameters", process.stdout)) == 4
 
 
 def test_the_same_sweep_again_skips_what_is_complete_and_does_what_is_new(
