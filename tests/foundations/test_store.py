@@ -96,7 +96,7 @@ name = "a" if os.fork() else "b"  # one import of torch is dear enough
 while len(list(folder.glob("ready_*"))) < 2:
     time.sleep(0.005)
 tensors, reused = Store(folder / "cache").get_or_build("fit", "key", build)
-print(chr(tensors["who"].item()), reused, flush=True)
+os.write(1, f"{chr(tensors['who'].item())} {reused}\\n".encode())  # in one piece: print may write a line in several
 if name == "a":
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
