@@ -81,9 +81,9 @@ class HeldOutLoss(ModelMetric):
     """``held_out_loss``: the loss of the family on the held-out reference, per image; lower is better.
 
     For a VAE the negative evidence lower bound (nats per image, the KL term weighted by its beta; what the likelihood
-    is of depends on the decoder), for flow matching
-    the mean squared error of the velocity, for the Gaussian the negative log-likelihood (nats per image). It compares
-    generations of one family, never two families. The same noise is drawn in every generation.
+    is of depends on the decoder), for flow matching, DDPM and EDM the process's error (of the velocity, the noise, or
+    the weighted denoised image), for the Gaussian the negative log-likelihood (nats per image). It compares generations
+    of one family, never two families. The same noise is drawn in every generation.
 
     Args:
         num_draws: draws of noise (and time) per image.
