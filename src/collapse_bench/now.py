@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
@@ -313,6 +314,7 @@ class Now:
         self,
         train: Pool,
         weights: Float[Tensor, " n"],
+        gate: Float[Tensor, " n"] | None,
         candidates: Sequence[pd.DataFrame],
         kept: Pool,
         curator: object,
@@ -322,6 +324,7 @@ class Now:
         Args:
             train: the training pool.
             weights: sampling probability of each of its images, up to a factor.
+            gate: see ``fit``.
             candidates: what was drawn for the next pool, draw by draw.
             kept: the images handed on.
             curator: what chose them; candidates that it dropped bear its name.
@@ -331,7 +334,8 @@ class Now:
             real = self.setting.real.table().assign(drawn=False, num_kept=1)
             images = pd.concat([real, images], ignore_index=True)
         weights = weights.double()
-        return Ledger(images, train.table().assign(weight=(weights / weights.sum()).numpy()))
+        gates = np.inf if gate is None else gate.numpy()
+        return Ledger(images, train.table().assign(weight=(weights / weights.sum()).numpy(), gate=gates))
 
     @property
     def spent(self) -> Spent:
