@@ -112,7 +112,9 @@ def assemble_measurer(
     torch.set_num_threads(trainer.num_threads)
     watch = watch or Watch()
     watch.phase(0, "encoder")
-    fitted = {name: encoder.fit(data.pool, data.spec, trainer.exact, store) for name, encoder in encoders.items()}
+    fitted = {
+        name: encoder.fit(data.not_held_out, data.spec, trainer.exact, store) for name, encoder in encoders.items()
+    }
     watch.phase(0, "floor")
     return Measurer(
         fitted,

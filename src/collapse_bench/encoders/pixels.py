@@ -22,7 +22,7 @@ class Pixels(Encoder):
     """The flattened image itself, or its first principal components; there are no classes.
 
     Args:
-        num_components: principal components of the real pool to project on; ``None`` keeps all pixels.
+        num_components: principal components of the real images to project on; ``None`` keeps all pixels.
     """
 
     has_probabilities: ClassVar[bool] = False
