@@ -18,7 +18,7 @@ from torch import Tensor
 from collapse_bench.chain import Chain
 from collapse_bench.encoders.base import Encoder, FittedEncoder
 from collapse_bench.encoders.classifier import Classifier
-from collapse_bench.fingerprint import code_version, fingerprint
+from collapse_bench.fingerprint import code_version, fingerprint, foreign_source
 from collapse_bench.generators.base import Generator, Model
 from collapse_bench.generators.diffusion import NoisyModel
 from collapse_bench.ledger import Ledger, become
@@ -215,7 +215,8 @@ class Now:
         setting = self.setting
         seed = Stream(self.seed, RUN_LEVEL, f"{Role.ARTEFACT}/{name}").seed
         job = FitJob(num_steps, seed, setting.trainer, f"the {name}", setting.watch.step)
-        key = fingerprint(code_version(), name, pool.content_hash, pool.born, seed, setting.trainer, num_steps, *inputs)
+        what = (code_version(), foreign_source(build), name, pool.content_hash, pool.born)
+        key = fingerprint(*what, seed, setting.trainer, num_steps, *inputs)
         if key not in self._learnt:
             with self.timed(name):
                 self._learnt[key], reused = setting.store.get_or_build("artefact", key, lambda: build(pool, job))
