@@ -36,6 +36,7 @@ HEADLINE = (
 )
 """Headline metrics, in the order of tables and figures. No single one of them sees every kind of collapse."""
 
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _CLASS_SHARE = re.compile(r"class_share_(\d+)")
 _CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
 _ABSENT = "unset"
@@ -269,8 +270,9 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
 
     An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
-    keys as ``"budget.num_steps=100"``, where null goes without saying. Arms with fewer such keys come first. Runs of
-    one arm differ in the seed only. Runs that were refused before training are in ``refused_arms``.
+    keys as ``"budget.num_steps=100"``, where null goes without saying. Arms with fewer such keys come first, and
+    otherwise the order is that of the names, with numbers by value. Runs of one arm differ in the seed only. Runs that
+    were refused before training are in ``refused_arms``.
 
     Raises:
         RunDirError: if the runs do not compare, because two were scored with different encoders, held-out images or
@@ -282,7 +284,9 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if run.refused is None:
             arms.setdefault(name, []).append(run)
     arms = {name: _in_order_of_seeds(name, members) for name, members in arms.items()}
-    return dict(sorted(arms.items(), key=lambda item: (_does_something(item[1][0]), item[0].count("="))))
+    return dict(
+        sorted(arms.items(), key=lambda item: (_does_something(item[1][0]), item[0].count("="), _by_number(item[0])))
+    )
 
 
 def group_by_setting(runs: Sequence[Run], setting: str) -> dict[str, dict[float | None, list[Run]]]:
@@ -527,6 +531,11 @@ def _as_text(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _by_number(name: str) -> list[tuple[float, str]]:
+    """A sorting key in which the numbers of a name count as numbers: n=25 stands before n=100."""
+    return [(math.inf, part) if k % 2 == 0 else (float(part), "") for k, part in enumerate(_NUMBER.split(name))]
 
 
 def _refuse_mixed_encoders(runs: Sequence[Run]) -> None:
