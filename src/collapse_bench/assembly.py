@@ -42,10 +42,11 @@ def assemble(
     store: Store,
     labels: Classifier | None = None,
     watch: Watch | None = None,
+    objective: str | None = None,
 ) -> Parts:
     """One cell of the benchmark, ready to run; the encoder is trained here if the store does not have it.
 
-    Sets torch's number of threads, on which results depend, for the process.
+    Sets torch's number of threads, on which results depend, for the process. ``objective`` is that of ``Measurer``.
 
     Raises:
         CombinationError: if two parts do not go together.
@@ -88,6 +89,7 @@ def assemble(
         trainer=trainer,
         store=store,
         watch=watch,
+        objective=objective,
     )
     return Parts(setting, generator, sampler, regime, mitigation, measurer)
 
@@ -102,6 +104,7 @@ def assemble_measurer(
     trainer: TrainerOptions,
     store: Store,
     watch: Watch | None = None,
+    objective: str | None = None,
 ) -> Measurer:
     """The measuring side of a cell; encoders are trained here if the store does not have them.
 
@@ -124,6 +127,7 @@ def assemble_measurer(
         num_measured=num_measured,
         num_floor_splits=num_floor_splits,
         store=store,
+        objective=objective,
     )
 
 

@@ -1,6 +1,7 @@
 """``collapse-run``: one chain, or with ``-m`` a sweep of chains."""
 
 import os
+import shlex
 import sys
 
 import hydra
@@ -26,16 +27,18 @@ def main() -> None:
 
 
 @hydra.main(config_path=conf_dir(), config_name="run", version_base="1.3")
-def _run(config: DictConfig) -> None:
+def _run(config: DictConfig) -> float | None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from collapse_bench.cli.sweep import run_cell
+
+        return run_cell(config)
     # torch and Lightning take seconds to import, and --help needs neither.
     from collapse_bench.cli.chain import run_chain
 
     try:
-        run_chain(config)
+        return run_chain(config, command=shlex.join(["collapse-run", *sys.argv[1:]]))
     except CollapseBenchError as error:
-        if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(f"error: {error}")
-        raise  # the other jobs of a sweep go on; Hydra raises the first error at the end
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
