@@ -41,7 +41,8 @@ def write_ledger(folder: Path, images: Images, trained: Trained) -> None:
         because=[because for _, because in images.values()],
     )
     gates = [rest[0] if rest else math.inf for _, _, *rest in trained]
-    pool = facts([entry[0] for entry in trained]).assign(because="?", weight=[entry[1] for entry in trained], gate=gates)
+    pool = facts([image_id for image_id, *_ in trained])
+    pool = pool.assign(because="?", weight=[weight for _, weight, *_ in trained], gate=gates)
     Ledger(entered, pool).save(folder)
 
 

@@ -6,7 +6,6 @@ import shlex
 import sys
 import traceback
 from contextlib import suppress
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +92,15 @@ def _sheet_of(hydra: DictConfig) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"error: cannot write {folder}: {error}; choose another runs_dir")  # Hydra makes errors here warnings
-    for name in chain([digest], (f"{digest}-{k}" for k in count(2))):
+    name, k = digest, 1
+    while True:
         lock = FileLock(folder / f"{name}.running")
         with suppress(Timeout):
             lock.acquire(timeout=0)
             _HELD.append(lock)
-            break
-    return folder / f"{name}.json"
+            return folder / f"{name}.json"
+        k += 1
+        name = f"{digest}-{k}"
 
 
 def _share_cores(hydra: DictConfig, num_threads: int) -> None:
