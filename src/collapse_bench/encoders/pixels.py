@@ -36,11 +36,12 @@ class Pixels(Encoder):
         Raises:
             ConfigError: if there are not that many components.
         """
-        if self.num_components is None:
+        count = self.num_components
+        if count is None:
             return _Flatten()
         most = min(len(real), spec.num_values)
-        if not 1 <= self.num_components <= most:
-            raise ConfigError(f"encoder: num_components must lie between 1 and {most}, got {self.num_components}")
+        if not 1 <= count <= most:
+            raise ConfigError(f"encoder: num_components must lie between 1 and {most}, got {count}")
 
         def build() -> dict[str, Tensor]:
             pixels = to_float(real.images).flatten(1).double()
@@ -48,7 +49,7 @@ class Pixels(Encoder):
             # Eigenvectors of the covariance: for many images far cheaper than the singular vectors of all of them; and
             # only those that are wanted: with 3,072 pixels all of them take minutes.
             last = spec.num_values - 1
-            _, vectors = eigh((centred.T @ centred).numpy(), subset_by_index=(last + 1 - self.num_components, last))
+            _, vectors = eigh((centred.T @ centred).numpy(), subset_by_index=(last + 1 - count, last))
             return {"components": torch.from_numpy(vectors[:, ::-1].copy()).float()}
 
         tensors, _ = store.get_or_build("encoder", fingerprint(code_version(), self, real.content_hash, options), build)
