@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import platform
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, chosen_options, flatten, resolve
 from collapse_bench.cli.progress import RichWatch, in_millions
+from collapse_bench.distributed import failing_together, from_main, gathered, is_main, is_shared, join, num_processes
 from collapse_bench.errors import CombinationError, ConfigError
 from collapse_bench.fingerprint import code_version, library_versions
 from collapse_bench.loop import Parts, run_generations
@@ -45,22 +49,52 @@ def run_chain(composed: DictConfig) -> None:
     Raises:
         CollapseBenchError: for what the user can mend; the run's status says so too, and a second call continues.
     """
-    console = Console()
     config = resolve(composed)
     _check(config)
+    trainer = build(config["trainer"], "trainer")
+    if trainer.strategy == "ddp":
+        _refuse_other_launchers()
+    join(trainer.strategy, trainer.num_processes, trainer.accelerator)
+    with failing_together():
+        _refuse_other_options(config)
+        _run_or_skip(config, trainer)
+
+
+def _refuse_other_launchers() -> None:
+    """Raises ConfigError for a sweep whose runs do not follow each other in this process."""
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return
+    for group, known in (("launcher", ("BasicLauncher",)), ("sweeper", ("BasicSweeper", "SuiteSweeper"))):
+        if hydra[group]["_target_"].rpartition(".")[2] not in known:
+            raise ConfigError(
+                f"hydra/{group}={hydra.runtime.choices[f'hydra/{group}']} deals out the runs of a sweep, and with "
+                "trainer.strategy=ddp all processes make each run together; leave one of the two out"
+            )
+
+
+def _refuse_other_options(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError if processes that belong together were started with different options."""
+    own = flatten(config)
+    for other in gathered(lambda: own, "options"):
+        if differing := sorted(key for key in {*own, *other} if own.get(key) != other.get(key)):
+            raise ConfigError(f"torchrun has started processes with different options: {', '.join(differing)}")
+
+
+def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions) -> None:
+    console = Console(quiet=not is_main())
     choices = chosen_options()
-    data = build(config["dataset"], "dataset").load()
+    data = from_main(build(config["dataset"], "dataset").load)
     identity = {**_identity(config), "data": data.content_hash}
     config_hash = _hash(identity)
     run_dir = RunDir(_folder(config, choices, config_hash))
-    if _is_complete(run_dir, config_hash):
+    if from_main(lambda: _is_complete(run_dir, config_hash)):
         console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
-        if HydraConfig.get().mode == RunMode.RUN or not (run_dir.path / "figures").exists():
+        if is_main() and (HydraConfig.get().mode == RunMode.RUN or not (run_dir.path / "figures").exists()):
             _show(run_dir, console)
         return
 
     budget = build(config["budget"], "budget")
-    trainer = build(config["trainer"], "trainer")
     info: dict[str, Any] = {
         "identity": {
             **identity,
@@ -73,9 +107,10 @@ def run_chain(composed: DictConfig) -> None:
         "num_generations": budget.num_generations,
         "class_names": list(data.spec.class_names),
         "versions": {**library_versions(), "python": platform.python_version()},
-        "command": shlex.join(["collapse-run", *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
     }
-    with RichWatch(console, budget, first=run_dir.num_committed(), live=config["progress"]) as watch:
+    first = from_main(run_dir.num_committed)
+    with RichWatch(console, budget, first, live=config["progress"] and is_main()) as watch:
         try:
             parts = assemble(
                 data=data,
@@ -87,30 +122,48 @@ def run_chain(composed: DictConfig) -> None:
             )
         except CombinationError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:  # reports show the cell of a sweep; a slip leaves nothing
-                run_dir.refuse(info, config, str(error))
+                reason = str(error)
+                from_main(lambda: run_dir.refuse(info, config, reason))
             raise
         measured_with = parts.measurer.identity
         info["identity"]["measured_with"] = measured_with
         info["machine"] = _machine(trainer)
         info["encoder"] = {"name": choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
-        with run_dir.opened(info, config):
+        with ExitStack() as stack:
+            from_main(lambda: stack.enter_context(run_dir.opened(info, config)))
             _run_to_end(run_dir, parts, config, console)
-    _show(run_dir, console)
+    if is_main():
+        _show(run_dir, console)
 
 
 def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any], console: Console) -> None:
-    run_dir.write_status("running")
-    np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
+    def say(state: str, error: str | None = None) -> None:
+        if is_main():
+            run_dir.write_status(state, error)
+
+    say("running")
+    if is_main():
+        np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
     try:
-        run_generations(parts, config["seed"], run_dir, config["keep"])
+        with failing_together(partial(say, "failed")):
+            run_generations(parts, config["seed"], run_dir, config["keep"])
     except Exception as error:
-        run_dir.write_status("failed", str(error) or type(error).__name__)
+        say("failed", str(error) or type(error).__name__)
         raise
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        run_dir.write_status("failed", "interrupted")
+        say("failed", "interrupted")
         console.print(f"stopped; the same command continues at generation {run_dir.num_committed()}")
         raise
-    run_dir.write_status("complete")
+    say("complete")
+
+
+def _program() -> list[str]:
+    """What starts this program, without its options."""
+    if not is_shared():
+        return ["collapse-run"]
+    num_local = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = [] if num_local == num_processes() else [f"--nnodes={num_processes() // num_local}"]
+    return ["torchrun", *nodes, f"--nproc_per_node={num_local}", "-m", "collapse_bench.cli.run"]
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -163,6 +216,7 @@ def _machine(trainer: TrainerOptions) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_processes(),
         "device": device,
     }
 

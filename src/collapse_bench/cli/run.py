@@ -20,7 +20,7 @@ def main() -> None:
         check_command_line(sys.argv[1:])
         _run()
     except CollapseBenchError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(_said_once(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -34,8 +34,16 @@ def _run(config: DictConfig) -> None:
         run_chain(config)
     except CollapseBenchError as error:
         if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(f"error: {error}")
+            sys.exit(_said_once(error))
         raise  # the other jobs of a sweep go on; Hydra raises the first error at the end
+
+
+def _said_once(error: CollapseBenchError) -> str | int:
+    """What to leave with: of several processes that run into an error the first one says so, and is the one that fails.
+
+    Otherwise torchrun might end it before it has spoken.
+    """
+    return f"error: {error}" if os.environ.get("RANK", "0") == "0" else 0
 
 
 if __name__ == "__main__":
