@@ -36,7 +36,7 @@ from collapse_bench.pool import Pool
 from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir
 from collapse_bench.seeding import isolated_rng
-from collapse_bench.store import Store
+from collapse_bench.store import Store, write_tensors
 from collapse_bench.training import FitJob, Optimisation, TrainerOptions, train
 from collapse_bench.watch import Watch
 
@@ -127,6 +127,7 @@ def chains(folder: Path) -> None:
         note(folder, name, [record.deterministic for record in records])
         if name == "flow":
             pool = parts.setting.real
+            parts.measurer.see_training(pool)
             scores = parts.measurer.score(pool.images[:45], pool.labels[:45], of="real")  # an odd number
             note(folder, "scores", {score.metric: score.value for score in scores})
 
@@ -147,7 +148,7 @@ def fits(folder: Path) -> None:
 
 
 def stored(folder: Path) -> None:
-    """An entry that one process alone has on its disk."""
+    """Entries that one process alone has on its disk."""
     calls: list[str] = []
 
     def build() -> dict[str, Tensor]:
@@ -155,19 +156,15 @@ def stored(folder: Path) -> None:
         return {"who": mean_of_all(torch.tensor(float(rank())))}  # which takes all processes that build
 
     found = {}
+    store = Store(folder / f"of_{rank()}")
     for owner in (0, 1):
-        store = Store(folder / f"of_{rank()}")
         if rank() == owner:
             (store.root / "fit").mkdir(parents=True, exist_ok=True)
-            torch.save({}, folder / f"owner_{owner}")
-            Store(store.root).root.joinpath("fit").mkdir(exist_ok=True)
-            from safetensors.torch import save_file
-
-            save_file({"who": torch.tensor(7.0)}, store.root / "fit" / f"key{owner}.safetensors")
+            write_tensors(store.root / "fit" / f"key{owner}.safetensors", {"who": torch.tensor(7.0)})
         tensors, reused = store.get_or_build("fit", f"key{owner}", build, together=True)
         found[f"process {owner} has it"] = (tensors["who"].item(), reused, len(calls))
-    tensors, reused = Store(folder / f"of_{rank()}").get_or_build("artefact", "key", lambda: {"who": alone()})
-    found["artefact"] = (tensors["who"].item(), reused, (folder / f"of_{rank()}" / "artefact").exists())
+    tensors, reused = store.get_or_build("artefact", "key", lambda: {"who": alone()})
+    found["artefact"] = (tensors["who"].item(), reused)
     note(folder, "stored", found)
 
 
