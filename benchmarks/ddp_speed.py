@@ -66,7 +66,8 @@ def measure(num_processes: int, num_threads: int, num_steps: int, num_samples: i
     def sample(count: int) -> None:
         sampler.sample(model.eval(), torch.arange(count))
 
-    fit(2), sample(4)
+    fit(2)
+    sample(4)
     times = {"fit": seconds(lambda: fit(num_steps)), "sample": seconds(lambda: sample(num_samples))}
     if is_main():
         print(json.dumps(times))

@@ -18,11 +18,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from collapse_bench.errors import CollapseBenchError, ConfigError, DivergenceError
 
@@ -38,7 +40,7 @@ _TIMEOUT = timedelta(days=1)
 _GRACE_S = 5.0
 
 _apart = 0
-_alarm: dist.Store | None = None
+_alarm: Store | None = None
 _blocks = itertools.count()
 
 
@@ -128,7 +130,7 @@ def gathered(build: Callable[[], T], what: str) -> list[T]:
             value = build()
     except Exception as error:
         own_error = error
-    told = [("", None, None)] * num_processes()
+    told: list[Any] = [None] * num_processes()
     dist.all_gather_object(told, (what, value, None if own_error is None else _for_others(own_error)))
     if len({work for work, _, _ in told}) > 1:
         raise DivergenceError(
@@ -140,7 +142,7 @@ def gathered(build: Callable[[], T], what: str) -> list[T]:
     for _, _, error in told:
         if error is not None:
             raise error
-    return [value for _, value, _ in told]  # pyright: ignore[reportReturnType]
+    return [value for _, value, _ in told]
 
 
 def mean_of_all(tensor: Tensor) -> Tensor:
@@ -197,15 +199,15 @@ def join(strategy: str, num_wanted: int, accelerator: str) -> None:
                 f"needs its own; start torchrun with --nproc_per_node={num_devices}"
             )
         torch.cuda.set_device(local_rank)
-    store, process, _ = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    store, process, _ = next(rendezvous("env://", timeout=_TIMEOUT))
     store.set_timeout(_TIMEOUT)
     # Objects and metrics travel on the CPU, gradients from device to device.
     backend = "cpu:gloo,cuda:nccl" if accelerator == "cuda" else "gloo"
     dist.init_process_group(
-        backend, store=dist.PrefixStore("group", store), rank=process, world_size=num_started, timeout=_TIMEOUT
+        backend, store=PrefixStore("group", store), rank=process, world_size=num_started, timeout=_TIMEOUT
     )
     # A connection of its own, because a waiting process keeps its connection to itself.
-    _alarm = dist.PrefixStore("alarm", next(dist.rendezvous("env://", timeout=_TIMEOUT))[0])
+    _alarm = PrefixStore("alarm", next(rendezvous("env://", timeout=_TIMEOUT))[0])
     atexit.register(dist.destroy_process_group)
 
 
@@ -252,7 +254,7 @@ def _within(seconds: float, condition: Callable[[], bool]) -> bool:
     return holds
 
 
-def _listen(alarm: dist.Store, block: str, finished: threading.Event, note: Callable[[str], object]) -> None:
+def _listen(alarm: Store, block: str, finished: threading.Event, note: Callable[[str], object]) -> None:
     """Ends the main process, wherever it is, once another one has failed and this one does not."""
     while not finished.wait(1.0):
         for process in range(1, dist.get_world_size()):

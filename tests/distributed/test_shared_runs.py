@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 import torch
 from chains import TINY, TINY_FLOW, composed, opened_run_dir, parts_of
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from safetensors.torch import load_file
 from two_processes import CHAINS, FITS, NUM_FIT_STEPS, fitted
 
+from collapse_bench.cli.chain import _refuse_other_launchers
+from collapse_bench.cli.config import conf_dir
+from collapse_bench.cli.measure import main
 from collapse_bench.distributed import join
 from collapse_bench.errors import ConfigError
 from collapse_bench.loop import run_generations
@@ -251,3 +256,34 @@ def test_the_number_of_processes_is_read_from_torchrun(monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match=r"does not go with trainer\.strategy=single"):
         TrainerOptions(num_processes=2)
     assert TrainerOptions(strategy="ddp", num_processes=6).exact == TrainerOptions()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("hydra/launcher=joblib", ["hydra/launcher=joblib deals out the runs", "leave one of the two out"]),
+        ("hydra/sweeper=optuna", ["hydra/sweeper=optuna deals out the runs"]),
+        ("hydra/sweeper=suite", []),
+    ],
+)
+def test_a_sweep_that_does_not_run_in_step_is_refused(override: str, words: list[str]) -> None:
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        config = compose("run", ["trainer=ddp", override, "hydra.mode=MULTIRUN"], return_hydra_config=True)
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        if not words:
+            assert _refuse_other_launchers() is None  # type: ignore[func-returns-value]
+            return
+        with pytest.raises(ConfigError) as error:
+            _refuse_other_launchers()
+    finally:
+        HydraConfig.instance().cfg = before
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_measuring_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["collapse-measure", "run=runs/kept"])
+    with pytest.raises(SystemExit, match="error: collapse-measure works in one process; start it without torchrun"):
+        main()

@@ -66,7 +66,7 @@ def _refuse_other_launchers() -> None:
     if hydra.mode != RunMode.MULTIRUN:
         return
     for group, known in (("launcher", ("BasicLauncher",)), ("sweeper", ("BasicSweeper", "SuiteSweeper"))):
-        if hydra[group]["_target_"].rpartition(".")[2] not in known:
+        if getattr(hydra, group)["_target_"].rpartition(".")[2] not in known:
             raise ConfigError(
                 f"hydra/{group}={hydra.runtime.choices[f'hydra/{group}']} deals out the runs of a sweep, and with "
                 "trainer.strategy=ddp all processes make each run together; leave one of the two out"
