@@ -40,10 +40,12 @@ def assemble(
     store: Store,
     labels: Classifier | None = None,
     watch: Watch | None = None,
+    objective: str | None = None,
 ) -> Parts:
     """One cell of the benchmark, ready to run; the encoder is trained here if the store does not have it.
 
-    Sets what of torch's arithmetic holds for the whole process, see ``TrainerOptions.apply``.
+    Sets what of torch's arithmetic holds for the whole process, see ``TrainerOptions.apply``. ``objective`` is that of
+    ``Measurer``.
 
     Raises:
         CombinationError: if two parts do not go together.
@@ -86,6 +88,7 @@ def assemble(
         trainer=trainer,
         store=store,
         watch=watch,
+        objective=objective,
     )
     return Parts(setting, generator, sampler, regime, mitigation, measurer)
 
@@ -100,6 +103,7 @@ def assemble_measurer(
     trainer: TrainerOptions,
     store: Store,
     watch: Watch | None = None,
+    objective: str | None = None,
 ) -> Measurer:
     """The measuring side of a cell; encoders are trained here if the store does not have them.
 
@@ -110,7 +114,9 @@ def assemble_measurer(
     trainer.apply()
     watch = watch or Watch()
     watch.phase(0, "encoder")
-    fitted = {name: encoder.fit(data.pool, data.spec, trainer.exact, store) for name, encoder in encoders.items()}
+    fitted = {
+        name: encoder.fit(data.not_held_out, data.spec, trainer.exact, store) for name, encoder in encoders.items()
+    }
     watch.phase(0, "floor")
     return Measurer(
         fitted,
@@ -120,6 +126,7 @@ def assemble_measurer(
         num_measured=num_measured,
         num_floor_splits=num_floor_splits,
         store=store,
+        objective=objective,
     )
 
 

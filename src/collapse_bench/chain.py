@@ -74,16 +74,8 @@ class Chain:
         if not records:
             return cls(run_dir, records, None, None, None, keep, num_pools_needed, watch or Watch())
 
-        def load(generation: int) -> tuple[nn.Module, nn.Module]:
-            folder = run_dir.generation(generation)
-            with isolated_rng(0):  # an unfitted model draws parameters, which are overwritten at once
-                fitted = _load_into(empty_model(), folder / "fitted.safetensors")
-                if not from_main((folder / "model.safetensors").exists):
-                    return fitted, fitted
-                return fitted, _load_into(refined_skeleton(fitted), folder / "model.safetensors")
-
-        _, first = load(0)
-        fitted, model = load(records[-1].generation)
+        _, first = load_models(run_dir.generation(0), empty_model, refined_skeleton)
+        fitted, model = load_models(run_dir.generation(records[-1].generation), empty_model, refined_skeleton)
         return cls(run_dir, records, first, fitted, model, keep, num_pools_needed, watch or Watch())
 
     @property
@@ -142,6 +134,26 @@ class Chain:
                 (folder / "model.safetensors").unlink(missing_ok=True)
             if self.num_pools_needed is not None and t <= generation - self.num_pools_needed:
                 (folder / "kept.safetensors").unlink(missing_ok=True)
+
+
+def load_models(
+    folder: Path, empty_model: Callable[[], nn.Module], refined_skeleton: Callable[[nn.Module], nn.Module]
+) -> tuple[nn.Module, nn.Module]:
+    """The models of a committed generation, as fitted and after refinement; often one and the same.
+
+    Args:
+        folder: of the generation.
+        empty_model: makes an unfitted model.
+        refined_skeleton: makes, from a fitted model, an unfitted one of the kind that the refiner returns.
+
+    Raises:
+        RunDirError: if a file is missing or damaged.
+    """
+    with isolated_rng(0):  # an unfitted model draws parameters, which are overwritten at once
+        fitted = _load_into(empty_model(), folder / "fitted.safetensors")
+        if not from_main((folder / "model.safetensors").exists):
+            return fitted, fitted
+        return fitted, _load_into(refined_skeleton(fitted), folder / "model.safetensors")
 
 
 def _load_into(module: nn.Module, path: Path) -> nn.Module:

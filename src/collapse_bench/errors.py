@@ -21,6 +21,14 @@ class RunDirError(CollapseBenchError):
     """A run directory belongs to another configuration, is damaged, or cannot be written."""
 
 
+class RunBusyError(RunDirError):
+    """Another process is running the same run."""
+
+
+class SweepError(CollapseBenchError):
+    """Runs of a sweep did not finish."""
+
+
 class TrainingError(CollapseBenchError):
     """Training went wrong, for example the loss became NaN."""
 

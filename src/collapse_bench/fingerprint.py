@@ -4,16 +4,29 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from collapse_bench.errors import ConfigError
+
 _PACKAGE = Path(__file__).parent
-_CANNOT_CHANGE_A_FIT = ("analysis", "cli", "conf")
+_CANNOT_CHANGE_A_FIT = ("analysis", "api.py", "cli", "conf", "testing")
+
+_LIBRARIES = {
+    "collapse-bench": "collapse_bench",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "pytorch-lightning": "pytorch_lightning",
+    "torchmetrics": "torchmetrics",
+    "numpy": "numpy",
+    "scikit-learn": "sklearn",
+}
+"""What the numbers depend on besides the user's own parts: names of distributions, and of what they import."""
 
 
 def fingerprint(*things: object) -> str:
@@ -61,13 +74,49 @@ def _update(digest: "hashlib.blake2b", thing: object) -> None:
         raise TypeError(f"cannot fingerprint a {type(thing).__qualname__}; pass tensors, dataclasses or plain values")
 
 
+def foreign_source(thing: type | Callable[..., object]) -> str:
+    """Hash of the code of a class or function from outside this package; empty for our own, which has a version.
+
+    Its code is that of all modules of the package that it is in, because it may call any of them, and so for every
+    class that it inherits from; of the module alone, where that is in no package. The standard library and the
+    libraries in ``library_versions`` do not count.
+
+    Raises:
+        ConfigError: if it has no source file, like what is defined in a notebook or at a prompt.
+    """
+    if isinstance(thing, type):
+        return _hash_sources(thing, tuple(base.__module__ for base in thing.__mro__))
+    return _hash_sources(getattr(thing, "__code__", type(thing)), (thing.__module__,))
+
+
 @functools.cache
-def foreign_source(cls: type) -> str:
-    """Hash of the source file of a class that lives outside this package; its own code is in ``code_version``."""
-    path = Path(inspect.getfile(cls))
-    if path.is_relative_to(_PACKAGE):
-        return ""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+def _hash_sources(loaded: object, modules: tuple[str, ...]) -> str:
+    """Hash of the files of foreign modules, as they were when this was first asked of what was ``loaded`` from them.
+
+    A file that is edited while a chain runs changes nothing: what runs is what was loaded.
+    """
+    known = {*sys.stdlib_module_names, *_LIBRARIES.values()}
+    foreign = [module for module in dict.fromkeys(modules) if module.partition(".")[0] not in known]
+    digest = hashlib.blake2b(digest_size=8)
+    for module in foreign:
+        for name, path in _files(module).items():
+            digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest() if foreign else ""
+
+
+def _files(module: str) -> dict[str, Path]:
+    """The source files of the package that a module is in, or of the module alone, by their names within it."""
+    top = sys.modules.get(module.partition(".")[0])
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    if files := {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.py")}:
+        return dict(sorted(files.items()))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        raise ConfigError(
+            f"a part is defined in {module}, which is no file, so that one version of it cannot be told from another; "
+            "write it into a module (a file NAME.py) and import it from there"
+        )
+    return {module: Path(file)}
 
 
 @functools.cache
@@ -85,13 +134,4 @@ def code_version() -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that the numbers depend on."""
-    names = (
-        "collapse-bench",
-        "torch",
-        "torchvision",
-        "pytorch-lightning",
-        "torchmetrics",
-        "numpy",
-        "scikit-learn",
-    )
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}

@@ -22,7 +22,7 @@ KEY = ("image_id", "seed")
 
 COLUMNS = {
     IMAGES: (*KEY, "born", "source", "label", "drawn", "num_kept", "because"),
-    TRAINED: (*KEY, "born", "source", "label", "because", "weight"),
+    TRAINED: (*KEY, "born", "source", "label", "because", "weight", "gate"),
 }
 """Columns of the tables."""
 
@@ -36,8 +36,9 @@ class Ledger:
         images: one row per image that entered the run, with ``drawn`` (whether it was a candidate of the sampler),
             ``num_kept`` (how often it is among the images handed on: 0 if it was dropped) and ``because`` (why it was
             kept, or what dropped it); see ``become``.
-        trained: one row per image of the training pool, with its ``weight``: its share of the sampling probability. A
-            pool that is drawn while training lists none.
+        trained: one row per image of the training pool, with its ``weight``: its share of the sampling probability,
+            and its ``gate``: the highest log signal-to-noise ratio at which it was trained on (+inf: at every level,
+            -inf: at none). A pool that is drawn while training lists none.
     """
 
     images: pd.DataFrame

@@ -82,7 +82,7 @@ def run_generations(
         measured = parts.measurer.measure(sampler, model, kept, train, now, parts.mitigation)
 
         record = now.record(train, weights, model, kept, measured.scores, parts.measurer.identity)
-        ledger = now.ledger(train, weights, draw.candidates, kept, parts.mitigation.curator)
+        ledger = now.ledger(train, weights, gate, draw.candidates, kept, parts.mitigation.curator)
         chain = chain.commit(record, ledger, fitted=fitted, model=model, kept=kept, grid=measured.grid)  # atomic
 
     return chain.records

@@ -1,5 +1,6 @@
 """The measuring side: the only code that sees the held-out images."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,9 +57,12 @@ class Measurer:
         num_measured: samples per score; ``None`` is the size of the control set.
         num_floor_splits: random splits of the held-out images that give the floor its spread.
         store: where floors are remembered.
+        objective: number that options are tuned by: of the last generation, it is also measured against the control
+            set, on samples of its own. ``None`` tunes nothing.
 
     Raises:
-        ConfigError: if ``num_measured`` exceeds the control set, because the floor would then have another count.
+        ConfigError: if ``num_measured`` exceeds the control set, because the floor would then have another count, or
+            nothing can be tuned by the objective.
         MetricError: if a held-out image cannot be scored.
     """
 
@@ -72,6 +76,7 @@ class Measurer:
         num_measured: int | None,
         num_floor_splits: int,
         store: Store,
+        objective: str | None = None,
     ) -> None:
         reference, control = held_out.reference, held_out.control
         self.num_measured = len(control) if num_measured is None else num_measured
@@ -96,6 +101,13 @@ class Measurer:
         control_set = self._control.take(slice(self.num_measured))
         self._control_scores = self._score(control_set, "control", [r.without("training") for r in self._rulers])
         self._floor = self._floor_scores(real, num_floor_splits, store)
+        self.objective = objective
+        self._tuning = None if objective is None else self._tuning_ruler(objective)
+
+    @property
+    def objective_better(self) -> str | None:
+        """``"lower"`` or ``"higher"``: which values of the objective are better; None without one."""
+        return next((score.better for score in self._control_scores if score.metric == self.objective), None)
 
     @property
     def looks_at_training(self) -> bool:
@@ -168,8 +180,36 @@ class Measurer:
             if mitigation is not None:
                 measured["control"] = self._control.images[: self.num_measured]
                 scores += self._flagged(measured, mitigation.weigher, now)
+            if self._tuning is not None and now.generation == now.setting.budget.num_generations:
+                scores.append(self._tuning_score(self._tuning, sampler, model, now))
             grid, _ = sampler.sample(model, Stream(now.seed, RUN_LEVEL, Role.GRID).image_seeds(0, NUM_GRID))
         return Measured(tuple(scores), to_grid(grid))
+
+    def _tuning_ruler(self, objective: str) -> Ruler:
+        """The one metric that gives the objective, shown the control set where others are shown the reference."""
+        control_set = self._control.take(slice(self.num_measured))
+        for ruler in self._rulers:
+            encoded = ruler.encoded(control_set)
+            for metric in ruler.without("training").metrics:
+                alone = ruler.with_metrics([copy.deepcopy(metric)])
+                better = {name: estimate.better for name, estimate in alone.estimates_of_encoded(encoded)}
+                if objective not in better:
+                    continue
+                if better[objective] not in ("lower", "higher"):
+                    raise ConfigError(f"objective={objective} is best at a value between others; nothing tunes by it")
+                alone.see(self._control, "reference")
+                return alone
+        known = sorted(score.metric for score in self._control_scores if score.better in ("lower", "higher"))
+        raise ConfigError(
+            f"objective={objective}: there is no such number to tune by; choose one of {', '.join(known)}"
+        )
+
+    def _tuning_score(self, ruler: Ruler, sampler: Sampler, model: Model, now: Now) -> Score:
+        """The objective, of samples that no other number is of: the best of many must not be the luckiest."""
+        images, labels = sampler.sample(model, now.stream(Role.TUNE).image_seeds(0, self.num_measured))
+        found = self._score(ImageSet(images=images, labels=labels), "tuning", [ruler])
+        score = next(score for score in found if score.metric == self.objective)
+        return replace(score, num_reference=len(self._control))
 
     def _flagged(self, measured: Mapping[str, Tensor], weigher: Weigher, now: Now) -> list[Score]:
         """Shares of images that a detector takes for synthetic; nothing for a weigher that is none."""

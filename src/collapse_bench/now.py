@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int64
@@ -17,7 +18,7 @@ from torch import Tensor
 from collapse_bench.chain import Chain
 from collapse_bench.encoders.base import Encoder, FittedEncoder
 from collapse_bench.encoders.classifier import Classifier
-from collapse_bench.fingerprint import code_version, fingerprint
+from collapse_bench.fingerprint import code_version, fingerprint, foreign_source
 from collapse_bench.generators.base import Generator, Model
 from collapse_bench.generators.diffusion import NoisyModel
 from collapse_bench.ledger import Ledger, become
@@ -214,7 +215,8 @@ class Now:
         setting = self.setting
         seed = Stream(self.seed, RUN_LEVEL, f"{Role.ARTEFACT}/{name}").seed
         job = FitJob(num_steps, seed, setting.trainer, f"the {name}", setting.watch.step)
-        key = fingerprint(code_version(), name, pool.content_hash, pool.born, seed, setting.trainer, num_steps, *inputs)
+        what = (code_version(), foreign_source(build), name, pool.content_hash, pool.born)
+        key = fingerprint(*what, seed, setting.trainer, num_steps, *inputs)
         if key not in self._learnt:
             with self.timed(name):
                 self._learnt[key], reused = setting.store.get_or_build("artefact", key, lambda: build(pool, job))
@@ -313,6 +315,7 @@ class Now:
         self,
         train: Pool,
         weights: Float[Tensor, " n"],
+        gate: Float[Tensor, " n"] | None,
         candidates: Sequence[pd.DataFrame],
         kept: Pool,
         curator: object,
@@ -322,6 +325,7 @@ class Now:
         Args:
             train: the training pool.
             weights: sampling probability of each of its images, up to a factor.
+            gate: see ``fit``.
             candidates: what was drawn for the next pool, draw by draw.
             kept: the images handed on.
             curator: what chose them; candidates that it dropped bear its name.
@@ -331,7 +335,8 @@ class Now:
             real = self.setting.real.table().assign(drawn=False, num_kept=1)
             images = pd.concat([real, images], ignore_index=True)
         weights = weights.double()
-        return Ledger(images, train.table().assign(weight=(weights / weights.sum()).numpy()))
+        gates = np.inf if gate is None else gate.numpy()
+        return Ledger(images, train.table().assign(weight=(weights / weights.sum()).numpy(), gate=gates))
 
     @property
     def spent(self) -> Spent:

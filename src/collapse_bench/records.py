@@ -29,8 +29,9 @@ class Score:
             other than the first.
         of: what was measured: ``"model"`` (fresh samples of the model), ``"kept"`` (the curated output that goes
             to the next generation), ``"unchanged"`` (the same images before the curator changed them), ``"control"``
-            (the control set of real images), or ``"floor"`` (real images over random splits of all held-out images
-            into a reference and a control set: the real-vs-real floor).
+            (the control set of real images), ``"floor"`` (real images over random splits of all held-out images
+            into a reference and a control set: the real-vs-real floor), or ``"tuning"`` (other fresh samples of the
+            last model, measured against the control set and not the reference: what options may be tuned by).
         value: the number; NaN where it is not defined for these samples, also after an infinite one was stored.
         num_samples: images measured.
         num_reference: held-out real images measured against.

@@ -15,7 +15,6 @@ A generation's folder appears under its name only when all its files are on the 
 no sense together leaves the first three files and no generation; the next attempt writes them anew.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -28,9 +27,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from collapse_bench.errors import RunDirError
+from collapse_bench.errors import RunBusyError, RunDirError
+from collapse_bench.files import is_locked, read_json, sync_file, write_json, write_text
 from collapse_bench.records import Record
-from collapse_bench.store import sync_file
 
 RUN_SCHEMA = 1
 """Version of the layout of ``run.json``."""
@@ -56,15 +55,16 @@ class RunDir:
             config: the resolved configuration, as plain values.
 
         Raises:
-            RunDirError: if the folder belongs to another configuration (naming the keys that differ), to another
-                process, is not a run directory, or cannot be written.
+            RunBusyError: if another process is running it.
+            RunDirError: if the folder belongs to another configuration (naming the keys that differ), is not a run
+                directory, or cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.5)  # who asks whether it is held holds it for an instant
         except Timeout:
-            raise RunDirError(f"another process is writing the run {self.path}; wait for it or stop it") from None
+            raise self._busy() from None
         except OSError as error:
             raise RunDirError(f"cannot write the run folder {self.path}: {error}; choose another runs_dir") from error
         try:
@@ -74,6 +74,14 @@ class RunDir:
             yield
         finally:
             lock.release()
+
+    def check_idle(self) -> None:
+        """Raises RunBusyError if another process is running it."""
+        if is_locked(self.path / ".lock"):
+            raise self._busy()
+
+    def _busy(self) -> RunBusyError:
+        return RunBusyError(f"another process is writing the run {self.path}; wait for it or stop it")
 
     @property
     def refused(self) -> bool:
@@ -183,39 +191,6 @@ class RunDir:
                 f"cannot commit generation {t} to {self.path}: {error}; free some space, then run the same command "
                 f"again: it continues at generation {t}"
             ) from error
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        RunDirError: if it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"cannot read {path}: {error}") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file that is complete or absent."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file that is complete or absent.
-
-    Raises:
-        RunDirError: if the disk refuses.
-    """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        sync_file(unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise RunDirError(f"cannot write {path}: {error}; free some space or choose another folder") from error
 
 
 def _sync_folder(path: Path) -> None:

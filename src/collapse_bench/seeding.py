@@ -35,6 +35,7 @@ class Role(StrEnum):
     CURATE = "curate"
     MEASURE = "measure"
     MEASURE_KEPT = "measure_kept"
+    TUNE = "tune"
     GRID = "grid"
     ARTEFACT = "artefact"
 

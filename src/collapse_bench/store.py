@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from collapse_bench.distributed import from_main, is_shared
 from collapse_bench.errors import RunDirError
+from collapse_bench.files import sync_file
 
 Tensors = Mapping[str, Tensor]
 
@@ -124,7 +125,9 @@ class Store:
         for _, size, path in sorted(entries):
             if total <= self.max_bytes:
                 return
-            if path != keep:
+            if path == keep:
+                continue
+            with suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):  # else somebody is reading it
                 path.unlink(missing_ok=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
                 total -= size
@@ -147,12 +150,6 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] | No
             f"cannot write {path}: {error}; free some space or choose another folder, then run the same command "
             "again: it continues from the last committed generation"
         ) from error
-
-
-def sync_file(path: Path) -> None:
-    """Forces a file's bytes to the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _to_cpu(tensors: Tensors) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from collapse_bench.analysis.runs import Run
+from collapse_bench.analysis.runs import Run, find_runs
 from collapse_bench.records import Record, Score, Spent
 
 BETTER = {
@@ -267,3 +267,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(3):
             write_run(root, f"{regime}/{seed}", seed=seed, decay=decay, choices={"regime": regime})
     return root
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Five regimes without a mitigation, and two regimes with two mitigations each, of two seeds; never changed."""
+    root = tmp_path_factory.mktemp("families")
+    chosen = [{"regime": regime} for regime in ("replace", "real", "mix", "fresh", "window")]
+    chosen += [{"regime": regime, "mitigation": name} for regime in ("replace", "mix") for name in ("neon", "sims")]
+    for i, choices in enumerate(chosen):
+        for seed in range(2):
+            write_run(root, f"{i}-{seed}", seed=seed, decay=0.02 * i, choices=choices, num_generations=2)
+    return find_runs(root)

@@ -1,5 +1,5 @@
 import json
-import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -7,26 +7,54 @@ from html.parser import HTMLParser
 import pytest
 
 from collapse_bench.analysis.report import write_report
-from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run
+from collapse_bench.analysis.runs import HEADLINE, find_runs, group_by_arm, load_run
+from collapse_bench.analysis.tables import direction, label, verdict_rules
 from collapse_bench.cli.report import main
 
 
 class Page(HTMLParser):
-    """Collects the addresses, tags and text of a page."""
+    """Collects the addresses, images, sections, header cells and table cells of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.addresses, self.tags, self.open = [], [], []
+        self.images, self.scopes, self.targets = [], [], []
+        self.headings: list[str] = []
+        self.rows: dict[str, list[list[str]]] = {}
+        self.regions: list[str] = []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
         self.tags.append(tag)
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
         if tag not in ("meta", "img", "br", "wbr"):
             self.open.append(tag)
+        if tag == "img":
+            self.images.append(found["alt"])
+        if tag == "th":
+            self.scopes.append(found.get("scope"))
+        if "id" in found:
+            self.targets.append(found["id"])
+        if tag == "h2":
+            self.headings.append("")
+        if found.get("aria-label"):
+            self.regions.append(found["aria-label"])
+        rows = self.rows.setdefault(self.regions[-1] if self.regions else "", [])
+        if tag == "tr":
+            rows.append([])
+        if tag in ("th", "td") and rows:
+            rows[-1].append("")
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "h2" in self.open:
+            self.headings[-1] += data
+        rows = self.rows.get(self.regions[-1] if self.regions else "", [])
+        if {"th", "td"} & set(self.open) and rows:
+            rows[-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +66,7 @@ def page(sweep, tmp_path_factory):
 def test_the_page_is_self_contained(page):
     parsed = Page(page)
     assert parsed.addresses
-    assert all(address.startswith("data:image/") for address in parsed.addresses)
+    assert all(address.startswith(("data:image/", "#")) for address in parsed.addresses)
     assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
     assert "http://" not in page
     assert "https://" not in page
@@ -46,12 +74,34 @@ def test_the_page_is_self_contained(page):
     assert "@import" not in page
 
 
-def test_every_element_is_closed_and_every_image_described(page):
-    assert Page(page).open == []
-    assert page.count("<img ") == len(re.findall(r'alt="[^"]{20,}"', page))
+def test_every_element_is_closed_every_image_described_and_every_header_has_a_scope(page):
+    parsed = Page(page)
+    assert parsed.open == []
+    assert all(len(words) >= 20 for words in parsed.images)
+    assert set(parsed.scopes) == {"row", "col"}
 
 
-def test_the_page_says_what_was_run_and_how_far_it_carries(page):
+def test_every_section_is_there_and_can_be_reached(page):
+    parsed = Page(page)
+    assert parsed.headings == [
+        "Scores",
+        "Ranking",
+        "Over the generations",
+        "Verdicts",
+        "Samples",
+        "Class shares",
+        "Provenance",
+        "Resources",
+        "Configuration",
+        "Commands and versions",
+        "How far these numbers carry",
+    ]
+    links = {address.removeprefix("#") for address in parsed.addresses if address.startswith("#")}
+    assert links == set(parsed.targets)
+    assert len(parsed.targets) == len(parsed.headings)
+
+
+def test_the_page_says_what_was_run_and_how_far_it_carries(page, sweep):
     for words in (
         "digits · flow · euler_20",
         "replace; accumulate",
@@ -64,8 +114,16 @@ def test_the_page_says_what_was_run_and_how_far_it_carries(page):
         "gradient steps",
     ):
         assert words in page
-    # A legend, one panel per headline metric, samples and class shares per arm.
-    assert page.count("<img ") == 1 + len(HEADLINE) + 2 + 2
+    images, runs = Page(page).images, find_runs(sweep)
+    assert [words for words in images if "over generations" in words] == [
+        f"{label(metric)} over generations, {direction(runs, metric)}: a curve per arm, and the real-vs-real floor"
+        for metric in HEADLINE
+    ]
+    # A row of real images and one per generation of each arm; and what both end with, below generation 0 and reals.
+    assert len([words for words in images if words.startswith("Samples of ")]) == 2 * (1 + 4)
+    assert len([words for words in images if words.startswith("Samples, ")]) == 2 + 2
+    for words in ("Heat map: the headline", "A row per arm", "Stacked bars", "Heat maps of class shares", "Legend"):
+        assert len([image for image in images if image.startswith(words)]) == 1
 
 
 def test_arms_with_a_control_have_verdicts_and_arms_without_have_a_hint(make_run, page, tmp_path):
@@ -117,9 +175,64 @@ def test_incomplete_runs_and_single_seeds_are_said_first(make_run, tmp_path):
 def test_runs_without_pictures_or_classes_still_have_a_page(make_run, tmp_path):
     runs = [load_run(make_run("a", grids=False, metrics=["fid", "recall"]))]
     page = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Samples</h2>" not in page
-    assert "<h2>Class shares</h2>" not in page
-    assert page.count("<img ") == 1 + 2
+    parsed = Page(page)
+    assert not {"Samples", "Class shares"} & set(parsed.headings)
+    # The legend, the two curves and the pools: one arm is not compared with itself.
+    assert len(parsed.images) == 1 + 2 + 1
+
+
+@pytest.fixture
+def many(make_run):
+    """Twelve arms: a control, eight regimes, and three mitigations; two seeds each; and a cell that was refused."""
+    chosen = [{"regime": "real"}, {"regime": "replace"}, *({"regime": f"regime_{i}"} for i in range(7))]
+    chosen += [{"mitigation": f"mitigation_{i}"} for i in range(3)]
+    for i, choices in enumerate(chosen):
+        for seed in range(2):
+            make_run(f"runs/{i}-{seed}", seed=seed, decay=0.001 + 0.02 * i, choices=choices, num_generations=2)
+    refused = make_run("runs/refused", choices={"mitigation": "senseless"}, num_generations=2)
+    for folder in refused.glob("gen_*"):
+        shutil.rmtree(folder)
+    (refused / "status.json").write_text(json.dumps({"state": "refused", "error": "makes no sense"}))
+    return find_runs(refused.parent)
+
+
+def test_the_verdict_matrix_has_every_arm_and_definition(many, tmp_path):
+    page = write_report(many, tmp_path / "report.html").read_text(encoding="utf-8")
+    head, *rows = Page(page).rows["Verdicts: arms by definitions of collapse"][: 1 + 13]
+    assert head == ["arm", *verdict_rules()]
+    decisions = {name: cells for name, *cells in rows}
+    assert list(decisions) == [*group_by_arm(many), "replace, senseless"]
+    assert set(decisions["real, control"]) == {"control"}
+    assert set(decisions["replace, senseless"]) == {"n/a"}
+    judged = {
+        cell for name in decisions if name not in ("real, control", "replace, senseless") for cell in decisions[name]
+    }
+    assert {"yes", "no"} <= judged <= {"yes", "no", "not decidable"}
+
+
+def test_many_arms_have_a_panel_each_and_the_page_stays_small(many, tmp_path):
+    file = write_report(many, tmp_path / "report.html")
+    images = Page(file.read_text(encoding="utf-8")).images
+    assert len([words for words in images if "a small panel per arm" in words]) == len(HEADLINE)
+    assert not [words for words in images if words.startswith("Legend")]
+    assert file.stat().st_size < 6e6
+
+
+def test_many_incomplete_runs_are_counted_and_do_not_fill_the_page(make_run, tmp_path):
+    runs = [load_run(make_run(f"r{seed}", seed=seed, reached=1, grids=False, metrics=["fid"])) for seed in range(9)]
+    page = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "and 3 more" in page
+    assert page.count(" is incomplete (running, reached generation 1)") == 9
+
+
+def test_the_same_command_of_several_runs_is_shown_once(make_run, tmp_path):
+    for seed in range(2):
+        path = make_run(f"runs/r{seed}", seed=seed, grids=False, metrics=["fid"])
+        info = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(json.dumps(info | {"command": "collapse-run -m seed=0,1", "commit": "abc123"}))
+    page = write_report(find_runs(tmp_path / "runs"), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<pre>collapse-run -m seed=0,1</pre>") == 1
+    assert "abc123" in page
 
 
 def test_the_command_prints_the_table_and_says_where_everything_went(sweep, tmp_path, capsys):

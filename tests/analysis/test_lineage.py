@@ -1,6 +1,7 @@
 """The ledger of a run read back: where each image went, and what each pool was made of."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from collapse_bench.records import REAL
 
 # Image k of generation t has the id 100 (t + 1) + k and the seed 7 more than that.
 Images = Mapping[int, tuple[int, str]]
-Trained = Sequence[tuple[int, float]]
+Trained = Sequence[tuple[int, float] | tuple[int, float, float]]
 
 
 def facts(image_ids: Sequence[int]) -> pd.DataFrame:
@@ -39,7 +40,9 @@ def write_ledger(folder: Path, images: Images, trained: Trained) -> None:
         num_kept=[num_kept for num_kept, _ in images.values()],
         because=[because for _, because in images.values()],
     )
-    pool = facts([image_id for image_id, _ in trained]).assign(because="?", weight=[weight for _, weight in trained])
+    gates = [rest[0] if rest else math.inf for _, _, *rest in trained]
+    pool = facts([image_id for image_id, *_ in trained])
+    pool = pool.assign(because="?", weight=[weight for _, weight, *_ in trained], gate=gates)
     Ledger(entered, pool).save(folder)
 
 
@@ -57,6 +60,15 @@ def by_hand(make_run) -> Run:
 
 def run_of(chain: FinishedChain) -> Run:
     return Run(chain.run_dir.path, {}, {}, {"state": "complete"}, chain.records)
+
+
+def test_an_image_that_a_gate_leaves_out_at_every_level_is_not_trained_on(make_run) -> None:
+    path = make_run("gated", num_generations=1, grids=False)
+    write_ledger(path / "gen_000", dict.fromkeys(range(3), (1, "real")), [(k, 1 / 3) for k in range(3)])
+    write_ledger(path / "gen_001", {}, [(0, 0.4), (1, 0.3, -1.0), (2, 0.3, -math.inf)])
+    run = load_run(path)
+    assert load_ledger(run)["trained_in"].tolist() == [[0, 1], [0, 1], [0]]
+    assert lineage_table(run)["num_trained"].tolist() == [3, 2, 0]
 
 
 def test_the_ledger_has_one_row_per_image_and_its_whole_story(by_hand: Run) -> None:

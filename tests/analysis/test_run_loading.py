@@ -184,13 +184,19 @@ def test_arm_names_do_not_depend_on_the_order_of_the_choices(make_run):
 
 def test_choices_outside_the_cell_are_named_with_their_group(make_run):
     runs = load_all([make_run(name, choices={"budget": name}) for name in ("quick", "long")])
-    assert list(group_by_arm(runs)) == ["budget=quick", "budget=long"]
+    assert list(group_by_arm(runs)) == ["budget=long", "budget=quick"]
 
 
 def test_one_arm_alone_is_named_by_its_regime_and_mitigation(make_run):
     runs = load_all([make_run(f"r{seed}", seed=seed) for seed in range(2)])
     assert list(group_by_arm(runs)) == ["replace, control"]
     assert runs[0].arm_name == "replace, control"
+
+
+def test_arms_of_a_sweep_over_numbers_stand_in_their_order(make_run):
+    fractions = (0.05, 0.5, 0.01, 0.0)
+    runs = load_all([make_run(f"r{k}", config={"regime": {"frac_synthetic": f}}) for k, f in enumerate(fractions)])
+    assert [name.partition("=")[2] for name in group_by_arm(runs)] == ["0.0", "0.01", "0.05", "0.5"]
 
 
 def test_null_goes_without_saying_and_the_plain_arm_is_first(make_run):

@@ -40,6 +40,8 @@ def collapse_run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[s
         (["regime"], ["'regime' is not understood", "KEY=VALUE"]),
         (["+budgt.num_steps=3"], ["budgt.num_steps", "did you mean budget.num_steps?"]),
         (["seed=0,1"], ["-m"]),
+        (["-m", "hydra/launcher=jobli"], ["hydra/launcher=jobli", "did you mean joblib?", "submitit_slurm"]),
+        (["-m", "hydra/sweeper=optna"], ["hydra/sweeper=optna", "did you mean optuna?"]),
     ],
 )
 def test_a_misspelt_key_or_option_is_refused_with_the_nearest_match(
@@ -54,6 +56,24 @@ def test_a_misspelt_key_or_option_is_refused_with_the_nearest_match(
     assert message.startswith("error: ")
     assert len(message.splitlines()) == 1
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("arguments", [["-m", "hydra/sweeper=optuna"], ["-m", "experiment=tune_neon"]])
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    from collapse_bench.cli.config import check_command_line
+    from collapse_bench.errors import ConfigError
+
+    Plugins.instance()
+    monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["sweeper"], "optuna.yaml")
+    with pytest.raises(
+        ConfigError, match=r"hydra/sweeper=optuna is not installed; pip install 'collapse-bench\[optuna\]'"
+    ):
+        check_command_line(arguments)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,9 @@ import torch
 from chains import TINY, TINY_FLOW, TINY_OPTION, assemble_config, composed, opened_run_dir, parts_of
 from safetensors.numpy import load_file
 
-from collapse_bench.analysis.lineage import load_ledger
-from collapse_bench.analysis.runs import Run
-from collapse_bench.cli.config import build, conf_dir
+from collapse_bench.cli.config import build
 from collapse_bench.datasets.base import HeldOut
-from collapse_bench.errors import ConfigError, SelectionError, TrainingError
+from collapse_bench.errors import SelectionError, TrainingError
 from collapse_bench.loop import Parts, run_generations
 from collapse_bench.measuring import Measurer
 from collapse_bench.mitigations.base import Curator, Mitigation
@@ -29,26 +27,16 @@ from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir
 from collapse_bench.samplers.base import Draw, Sampler
 from collapse_bench.store import Store
+from collapse_bench.testing import promises
 from collapse_bench.training import TrainingModule
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (Path(conf_dir()) / group).glob("*.yaml"))
+    return [option.name for option in promises.options(group)]
 
 
-def run(tmp_path: Path, *overrides: str, seed: int = 0, keep: str = "all", store: str = "store") -> tuple[Record, ...]:
-    parts = parts_of(composed(*TINY, *TINY_FLOW, *overrides), tmp_path / store)
-    with opened_run_dir(tmp_path / "run") as run_dir:
-        return run_generations(parts, seed, run_dir, keep)  # type: ignore[arg-type]
-
-
-def refusal_of(*overrides: str, store: Path) -> str | None:
-    """Why the parts do not go together; ``None`` if they do."""
-    try:
-        parts_of(composed(*TINY, *TINY_FLOW, *overrides), store)
-    except ConfigError as error:
-        return str(error)
-    return None
+def run(tmp_path: Path, *overrides: str, seed: int = 0, store: str = "store") -> tuple[Record, ...]:
+    return promises.run_tiny(tmp_path, *TINY, *TINY_FLOW, *overrides, seed=seed, store=store)
 
 
 @pytest.fixture(scope="module")
@@ -71,30 +59,17 @@ CELLS = [
 @pytest.mark.parametrize(("regime", "mitigation"), CELLS)
 def test_every_regime_and_mitigation_keeps_the_contract(regime: str, mitigation: str, tmp_path: Path) -> None:
     cell = (f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()))
-    refusal = refusal_of(*cell, store=tmp_path / "store")
+    refusal = promises.refusal_of(tmp_path, *TINY, *TINY_FLOW, *cell)
     if refusal is not None:  # what makes no sense together is refused before anything is trained
         assert "mitigation" in refusal
         assert mitigation != "control", "the control goes with every regime"
         return
     records = run(tmp_path, *cell)
     assert [r.generation for r in records] == [0, 1, 2]
-    assert list(records[0].train_pool) == ["real"], "generation 0 is fitted on real images only"
-    real = parts_of(composed(*TINY, *TINY_FLOW), tmp_path / "store").setting.real
+    promises.keeps_the_books(tmp_path, records)
     for record in records:
-        kept = Pool.load(tmp_path / "run" / f"gen_{record.generation:03d}" / "kept.safetensors")
-        assert len(kept) == record.spent.kept
-        assert (kept.born == record.generation).all()
-        assert len(kept.image_id.unique()) == len(kept)
-        assert kept.images.dtype == torch.uint8
-        assert "candidate" not in kept.reasons, "every kept image says why"
-        assert record.spent.candidates >= record.spent.kept
-        assert record.spent.real_images_seen["generator"] <= len(real)
-        assert {s.of for s in record.scores} >= {"model", "kept", "control", "floor"}
-        assert all(s.num_samples > 0 and s.num_reference > 0 for s in record.scores)
-    ledger = load_ledger(Run(tmp_path / "run", {}, {}, {"state": "complete"}, records))
-    assert ledger["drawn"].sum() == sum(record.spent.candidates for record in records)
-    assert ledger.loc[ledger["drawn"], "num_kept"].sum() == sum(record.spent.kept for record in records)
-    assert ledger.loc[ledger["trained_in"].map(len) > 0, "kept"].all(), "what is trained on was handed on"
+        assert record.spent.real_images_seen["generator"] <= 64
+        assert "floor" in {s.of for s in record.scores}
 
 
 def test_two_runs_give_equal_records_and_models(tmp_path: Path) -> None:
@@ -104,6 +79,12 @@ def test_two_runs_give_equal_records_and_models(tmp_path: Path) -> None:
     for t in range(3):
         files = [tmp_path / ab / "run" / f"gen_{t:03d}" / "fitted.safetensors" for ab in "ab"]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", options("regime"))
+def test_a_regime_needs_no_more_pools_than_it_says(regime: str, tmp_path: Path) -> None:
+    promises.gives_the_same_again(tmp_path, *TINY, *TINY_FLOW, f"regime={regime}", "budget.num_generations=4")
 
 
 def test_another_seed_gives_other_records(tmp_path: Path) -> None:

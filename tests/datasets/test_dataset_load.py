@@ -50,6 +50,17 @@ def test_no_image_is_in_two_sets_and_none_is_lost(num_test: int) -> None:
     assert len(pixels) == 600 + num_test
 
 
+@pytest.mark.parametrize("control_from", ["train", "test"])
+def test_pools_of_all_sizes_have_one_ruler_which_sees_no_held_out_image(control_from: Any) -> None:
+    whole = Numbered(num_test=120, control_from=control_from).load()
+    assert whole.not_held_out is whole.pool
+    for num_real in (10, 200):
+        data = Numbered(num_test=120, control_from=control_from, num_real=num_real).load()
+        assert data.not_held_out.content_hash == whole.pool.content_hash
+        assert set(data.pool.image_id.tolist()) < set(data.not_held_out.image_id.tolist())
+        assert len(data.pool) == num_real
+
+
 @pytest.mark.parametrize("num_test", [0, 120])
 def test_ids_images_and_labels_stay_together(num_test: int) -> None:
     found = torch.cat((numbered(0, 600), numbered(600, num_test)))

@@ -1,10 +1,11 @@
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 from collapse_bench import fingerprint as fingerprint_module
-from collapse_bench.fingerprint import code_version, fingerprint, library_versions
+from collapse_bench.errors import ConfigError
+from collapse_bench.fingerprint import code_version, fingerprint, foreign_source, library_versions
 from collapse_bench.seeding import Role
 from collapse_bench.types import Budget, ImageSpec
 
@@ -159,6 +161,60 @@ def test_the_source_of_a_users_own_part_matters(tmp_path: Path, monkeypatch: pyt
     assert found[0] != found[2]
 
 
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes modules of a user's into a folder and imports one of them, anew."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write_and_import(module: str, **files: str) -> ModuleType:
+        for name, text in files.items():
+            path = tmp_path / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        for name in [name for name in sys.modules if name.startswith("users_")]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            return importlib.import_module(module)
+        finally:
+            sys.dont_write_bytecode = before
+
+    return write_and_import
+
+
+def test_the_whole_package_of_a_users_part_matters(imported) -> None:
+    part = "from users_package.helpers import half\nclass Mine:\n    pass\ndef build():\n    return half(1)\n"
+    helpers = "def half(x):\n    return x / 2\n"
+    first = imported("users_package.part", users_package__part=part, users_package__helpers=helpers).Mine
+    source = foreign_source(first)
+    assert len(source) == 16
+    assert foreign_source(imported("users_package.part").Mine) == source
+    edited = imported("users_package.part", users_package__helpers=helpers + "# edited\n")
+    assert foreign_source(edited.Mine) != source
+    assert foreign_source(edited.build) == foreign_source(edited.Mine), "a function stands on the same code"
+    assert foreign_source(first) == source, "what was loaded stays what it was"
+
+
+def test_what_a_users_part_inherits_from_matters(imported) -> None:
+    part = "from users_base import Base\nclass Mine(Base):\n    pass\n"
+    source = foreign_source(imported("users_part", users_part=part, users_base="class Base:\n    pass\n").Mine)
+    edited = imported("users_part", users_base="class Base:\n    width = 1\n").Mine
+    assert foreign_source(edited) != source
+
+
+def test_our_own_code_and_that_of_libraries_has_a_version_instead() -> None:
+    assert [foreign_source(cls) for cls in (Budget, nn.Linear, Path, dict)] == [""] * 4
+    assert foreign_source(code_version) == foreign_source(Path.exists) == ""
+
+
+def test_a_part_without_a_source_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "a_notebook", ModuleType("a_notebook"))
+    mine = type("Mine", (), {"__module__": "a_notebook"})
+    with pytest.raises(ConfigError, match=r"defined in a_notebook, which is no file.*a file NAME\.py"):
+        foreign_source(mine)
+
+
 def test_names_of_roles_count_by_their_type_and_value() -> None:
     assert fingerprint(Role.FIT) == fingerprint(Role("fit"))
     assert len({fingerprint(role) for role in Role}) == len(Role)
@@ -176,7 +232,8 @@ def test_the_code_version_follows_the_code_that_can_change_a_fit(
         return code_version.__wrapped__()
 
     first = version_with("training.py", "a")
-    assert version_with("analysis/tables.py", "a") == version_with("cli/run.py", "a") == first
+    for name in ("analysis/tables.py", "cli/run.py", "testing/chains.py", "api.py"):
+        assert version_with(name, "a") == first
     assert version_with("notes.txt", "a") == first
     edited = version_with("training.py", "b")
     assert edited != first

@@ -83,7 +83,7 @@ def test_an_image_that_is_no_candidate_says_so_even_with_the_id_of_one() -> None
 
 def test_a_curator_that_drew_nothing_and_kept_nothing_has_an_empty_ledger(tmp_path: Path) -> None:
     nothing = sampled(0, 10).take(torch.arange(0)).table()
-    Ledger(become([], nothing, "dropped"), nothing.assign(weight=np.empty(0))).save(tmp_path)
+    Ledger(become([], nothing, "dropped"), nothing.assign(weight=np.empty(0), gate=np.empty(0))).save(tmp_path)
     for name in (IMAGES, TRAINED):
         table = pd.read_parquet(tmp_path / name)
         assert len(table) == 0
@@ -119,7 +119,7 @@ def ledger_of(bench: Bench, curator: Curator, num_needed: int) -> Ledger:
     draw = sampler.stream(bench.model, now, num_needed)  # type: ignore[attr-defined]
     kept = curator.curate(draw, num_needed, now)
     real = bench.setting.real
-    return now.ledger(real, torch.arange(1.0, len(real) + 1), draw.candidates, kept, curator)
+    return now.ledger(real, torch.arange(1.0, len(real) + 1), None, draw.candidates, kept, curator)
 
 
 def test_a_curator_that_draws_in_several_rounds_is_told_whole(tmp_path: Path) -> None:

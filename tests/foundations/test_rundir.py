@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from collapse_bench import files as files_module
 from collapse_bench import rundir
 from collapse_bench.errors import RunDirError
 from collapse_bench.records import Record, Score, Spent
@@ -301,7 +302,7 @@ def test_json_is_complete_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(path.read_text(encoding="utf-8")) == read_json(path) == {"ä": 1}
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"value": math.nan})
-    monkeypatch.setattr(rundir, "sync_file", full_disk)
+    monkeypatch.setattr(files_module, "sync_file", full_disk)
     with pytest.raises(RunDirError, match="No space left"):
         write_text(path, "half")
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]

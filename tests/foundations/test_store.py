@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from collapse_bench import store as store_module
 from collapse_bench.errors import RunDirError
@@ -192,6 +193,16 @@ def test_pruning_never_deletes_what_has_just_been_built(tmp_path: Path) -> None:
         tensors, _ = store.get_or_build("fit", key, Builder())
         assert same_bits(tensors, TENSORS)
         assert entry_names(tmp_path) == [key]
+
+
+def test_pruning_leaves_an_entry_that_another_process_is_at(tmp_path: Path) -> None:
+    store = Store(tmp_path, max_bytes=1)
+    store.get_or_build("fit", "a", Builder())
+    with FileLock(tmp_path / "fit" / "a.lock"):
+        store.get_or_build("fit", "b", Builder())
+        assert entry_names(tmp_path) == ["a", "b"]
+    store.get_or_build("fit", "c", Builder())
+    assert entry_names(tmp_path) == ["c"]
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])

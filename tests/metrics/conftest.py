@@ -1,44 +1,9 @@
 """Data that the tests of the metrics share."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import Tensor
 
-from collapse_bench.metrics.image_set import ImageSet
-from collapse_bench.pool import REAL
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """A mixture of equal spherical Gaussians, with its exact class posterior as the frozen classifier."""
-
-    means: Tensor
-    sd: float = 1.0
-
-    def classes(self, num_images: int, rng: torch.Generator) -> Tensor:
-        return torch.randint(len(self.means), (num_images,), generator=rng)
-
-    def draw(self, classes: Tensor, rng: torch.Generator, sd: float | None = None) -> Tensor:
-        noise = torch.randn(len(classes), self.means.shape[1], generator=rng)
-        return self.means[classes] + (self.sd if sd is None else sd) * noise
-
-    def encode(self, features: Tensor) -> ImageSet:
-        """Images with these features, in all columns; every second one is real, the others are from generation 0."""
-        squared = (features[:, None] - self.means).square().sum(2)
-        probabilities = (-squared / (2 * self.sd**2)).softmax(1)
-        grey = 255 * (features[:, None, :, None] + features[:, None, None, :]).sigmoid()
-        return ImageSet(
-            images=grey.to(torch.uint8),
-            labels=probabilities.argmax(1),
-            features=features,
-            probabilities=probabilities,
-            born=REAL + torch.arange(len(features)) % 2,
-        )
-
-    def fresh(self, num_images: int, rng: torch.Generator) -> ImageSet:
-        return self.encode(self.draw(self.classes(num_images, rng), rng))
+from collapse_bench.testing.image_sets import FIVE_CLASSES, Mixture
 
 
 @pytest.fixture
@@ -49,4 +14,4 @@ def rng() -> torch.Generator:
 @pytest.fixture(scope="session")
 def mixture() -> Mixture:
     """Five classes in eight dimensions, far enough apart for a classifier that is nearly always right."""
-    return Mixture(means=5 * torch.eye(8)[:5])
+    return FIVE_CLASSES

@@ -2,6 +2,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from chains import TINY, TINY_FLOW, TINY_GAUSSIAN, TINY_OPTION, FinishedChain, assert_equal_chains, composed, parts_of
@@ -13,6 +14,7 @@ from collapse_bench.errors import ConfigError, TrainingError
 from collapse_bench.generators.base import Model
 from collapse_bench.generators.diffusion import NoisyModel
 from collapse_bench.generators.processes import FlowMatching
+from collapse_bench.ledger import TRAINED
 from collapse_bench.mitigations.discriminator import Discriminator
 from collapse_bench.mitigations.time_gate import TimeGate, noisy
 from collapse_bench.now import Now
@@ -203,6 +205,14 @@ def test_every_later_generation_trains_one_and_says_what_it_flags(chain: Finishe
         assert {s.of for s in chain.records[t].scores if s.metric == "flagged"} == {"model", "kept", "control"}
 
 
+def test_the_ledger_of_a_chain_has_the_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TimeGate, "_passes", lambda self, images, level, *_: torch.full((len(images),), level <= 2.0))
+    chain = FinishedChain(tmp_path, *CHAIN, *TIME_GATE)
+    first, later = (pd.read_parquet(chain.run_dir.generation(t) / TRAINED) for t in (0, 1))
+    assert first["gate"].unique().tolist() == [math.inf]
+    assert later.groupby("born")["gate"].unique().map(list).to_dict() == {REAL: [math.inf], 0: [2.0]}
+
+
 def test_images_are_flagged_if_they_are_left_out_at_the_highest_level(chain: FinishedChain) -> None:
     weigher, now, pool = chain.parts.mitigation.weigher, chain.now(2), chain.pool(2)
     weigher = replace(weigher, tolerance=0.0)
@@ -234,6 +244,7 @@ def test_a_chain_of_which_nothing_is_left_stops_and_says_why(tmp_path: Path, mon
     [
         (TINY_GAUSSIAN, "a GaussianModel, which is not fitted to noisy images; choose generator=flow"),
         ((*TINY, "generator=vae"), "a VAEModel, which is not fitted to noisy images"),
+        ((*TINY, "generator=population"), "a PopulationModel, which is not fitted to noisy images"),
         ((*TINY, "regime=contaminate", "regime.num_trusted=7"), r"and there are 7; raise regime\.num_trusted"),
         ((*TINY, "mitigation.weigher.tolerance=0.6"), r"tolerance must lie in \[0, 0.5\], got 0.6"),
         ((*TINY, "mitigation.weigher.lowest_log_snr=7"), "lowest_log_snr must lie below highest_log_snr"),

@@ -32,7 +32,8 @@ def load_ledger(run: Run) -> pd.DataFrame:
     Columns: ``image_id`` and ``seed`` (which together name the image), ``born`` (the generation that made it, -1 for
     real images), ``source``, ``label`` (-1 without a condition), ``drawn`` (whether it was a candidate of the
     sampler), ``kept`` (whether it was handed on; the real pool is), ``num_kept`` (how often), ``because`` (why it was
-    kept, or what dropped it), and ``trained_in`` (the generations whose pool held it with a positive weight).
+    kept, or what dropped it), and ``trained_in`` (the generations whose pool held it with a positive weight, and which
+    no gate left out at every noise level).
 
     Raises:
         RunDirError: if no generation is committed yet, or a table is missing or damaged.
@@ -44,7 +45,7 @@ def load_ledger(run: Run) -> pd.DataFrame:
         others = pool.assign(drawn=False, num_kept=0)[list(COLUMNS[IMAGES])]
         tables = [images, entered, others] if t else [entered, others]
         images = pd.concat(tables, ignore_index=True).drop_duplicates(_KEY, ignore_index=True)
-        used = pool.loc[pool["weight"] > 0, _KEY].drop_duplicates()
+        used = pool.loc[_is_trained_on(pool), _KEY].drop_duplicates()
         # Rows stay where they are, because new images are added at the end.
         rows.append(pd.MultiIndex.from_frame(images[_KEY]).get_indexer(pd.MultiIndex.from_frame(used)))
     row = np.concatenate(rows)
@@ -61,7 +62,7 @@ def lineage_table(run: Run) -> pd.DataFrame:
     """What the training pool of each generation was made of: one row per (generation, origin) with origin before it.
 
     Columns: ``generation`` (that was trained), ``origin`` (``"real"``, ``"gen_000"``, ...), ``num_images`` (in the
-    pool), ``num_trained`` (of them with a positive weight), ``frac_of_pool`` (share of the sampling probability; of
+    pool), ``num_trained`` (of them as in ``load_ledger``), ``frac_of_pool`` (share of the sampling probability; of
     the images where a pool is drawn while training, which lists none), and ``frac_of_origin`` (share of the real
     pool, or of the different images that the origin handed on, that are in the pool; NaN if it handed on none).
 
@@ -74,7 +75,7 @@ def lineage_table(run: Run) -> pd.DataFrame:
         kept = entered[entered["num_kept"] > 0]
         handed_on = handed_on.add(kept.groupby("born").size(), fill_value=0)
         origins = pd.RangeIndex(REAL, t, name="born")
-        trained = pool[pool["weight"] > 0]
+        trained = pool[_is_trained_on(pool)]
         counts = {
             "num_images": pool.groupby("born").size(),
             "num_trained": trained.groupby("born").size(),
@@ -164,6 +165,11 @@ def _draw_heat_map(axes: Axes, shares: pd.DataFrame, title: str) -> None:
                 colour = "black" if share > 0.5 else "white"
                 place = {"ha": "center", "va": "center", "fontsize": 7}
                 axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", color=colour, **place)
+
+
+def _is_trained_on(pool: pd.DataFrame) -> pd.Series:
+    """Which images of a pool the model was fitted to: at some noise level, with a positive probability."""
+    return (pool["weight"] > 0) & (pool["gate"] > -math.inf)
 
 
 def _tables(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:

@@ -153,9 +153,25 @@ def rank(runs: Sequence[Run], metric: str, *, across_budgets: bool = False) -> l
     return [_rank(arms, metric, direction) for arms in classes]
 
 
+def distance_from_best(runs: Sequence[Run], metric: str, direction: str) -> dict[int, float]:
+    """How far each seed of an arm is from the best at its last generation, up to a constant: lower is better.
+
+    Args:
+        runs: of one arm, all at the same generation.
+        metric: its name.
+        direction: of the metric, see ``better``: the number itself, or its distance from 1 or from the arm's floor.
+    """
+    values = {run.seed: run.value(len(run.records) - 1, metric) for run in runs}
+    if direction in ("lower", "higher"):
+        sign = 1.0 if direction == "lower" else -1.0
+        return {seed: sign * value for seed, value in values.items()}
+    best = 1.0 if direction == "one" else mean_floor(runs, metric)
+    return {seed: abs(value - best) for seed, value in values.items()}
+
+
 def _rank(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> Ranking:
     values = {arm: {run.seed: run.value(len(run.records) - 1, metric) for run in runs} for arm, runs in arms.items()}
-    distances = {arm: _distances(runs, values[arm], metric, direction) for arm, runs in arms.items()}
+    distances = {arm: distance_from_best(runs, metric, direction) for arm, runs in arms.items()}
     ranked = {arm: d for arm, d in distances.items() if all(map(math.isfinite, d.values()))}
     several = [arm for arm, of_arm in ranked.items() if len(of_arm) > 1]
     shared = sorted(set.intersection(*(set(ranked[arm]) for arm in several))) if several else []
@@ -183,15 +199,6 @@ def _rank(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> Ran
         for arm, members in arms.items()
     ]
     return Ranking(metric, control, tuple(sorted(places, key=lambda place: place.rank or math.inf)))
-
-
-def _distances(runs: Sequence[Run], values: Mapping[int, float], metric: str, direction: str) -> dict[int, float]:
-    """How far each seed is from the best, up to a constant: lower is better."""
-    if direction in ("lower", "higher"):
-        sign = 1.0 if direction == "lower" else -1.0
-        return {seed: sign * value for seed, value in values.items()}
-    best = 1.0 if direction == "one" else mean_floor(runs, metric)
-    return {seed: abs(value - best) for seed, value in values.items()}
 
 
 def _improvement(

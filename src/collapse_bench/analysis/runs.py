@@ -6,14 +6,15 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from collapse_bench.analysis.archive import ARCHIVE, RunFiles, one_line, read_archive
 from collapse_bench.errors import ConfigError, RunDirError
 from collapse_bench.records import Record, Score, Spent, num_ids, union_of_ids
 
@@ -35,7 +36,7 @@ HEADLINE = (
 )
 """Headline metrics, in the order of tables and figures. No single one of them sees every kind of collapse."""
 
-_GENERATION = re.compile(r"gen_(\d{3,})")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _CLASS_SHARE = re.compile(r"class_share_(\d+)")
 _CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
 _ABSENT = "unset"
@@ -67,17 +68,22 @@ class Run:
         """Seed of the chain."""
         return self.info["seed"]
 
-    @property
+    @cached_property
     def choices(self) -> Mapping[str, Any]:
         """Option chosen in each group, for example ``{"regime": "replace"}``, the groups of the cell first."""
         choices = self.info["choices"]
         return {group: choices[group] for group in sorted(choices, key=lambda g: (*_CELL, g).index(g))}
 
-    @property
+    @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Every config key that decides a number, dotted, without the seed: what an arm is."""
         identity = self.info["identity"]
         return {key: identity[key] for key in identity if key not in _NO_ARM and not key.startswith("versions.")}
+
+    @cached_property
+    def setting_texts(self) -> Mapping[str, str]:
+        """``settings`` as they are compared and shown."""
+        return {key: _as_text(value) for key, value in self.settings.items()}
 
     @property
     def arm_name(self) -> str:
@@ -102,10 +108,13 @@ class Run:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all files in the directory as it is now; ``keep`` decides which models and pools are still there."""
+        """Size of all files in the directory as it is now; ``keep`` decides which models and pools are still there.
+
+        0 for a run in an archive, which has no directory.
+        """
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
-    @property
+    @cached_property
     def metrics(self) -> tuple[str, ...]:
         """Names of everything that was measured, in the order of the records."""
         return tuple(dict.fromkeys(score.metric for record in self.records for score in record.scores))
@@ -134,10 +143,17 @@ class Run:
 
     def value(self, generation: int, metric: str, of: str = "model") -> float:
         """One number; NaN where the generation is not reached or the number was not measured or is not defined."""
-        if generation >= len(self.records):
-            return math.nan
-        scores = self.records[generation].scores
-        return next((score.value for score in scores if (score.metric, score.of) == (metric, of)), math.nan)
+        score = self.score(generation, metric, of)
+        return math.nan if score is None else score.value
+
+    def score(self, generation: int, metric: str, of: str = "model") -> Score | None:
+        """One number with all that is known of it; ``None`` where it is not reached or was not measured."""
+        return self._scores[generation].get((metric, of)) if generation < len(self.records) else None
+
+    @cached_property
+    def _scores(self) -> Sequence[Mapping[tuple[str, str], Score]]:
+        # Of equal names the first counts.
+        return [{(score.metric, score.of): score for score in reversed(record.scores)} for record in self.records]
 
     def floor(self, metric: str) -> float:
         """The real-vs-real floor: real images scored as samples are; NaN if it was not measured.
@@ -159,12 +175,8 @@ class Run:
 
     def floor_score(self, metric: str) -> Score | None:
         """The floor with its spread and the null; None if it was not measured."""
-        for of in ("floor", "control"):
-            for record in self.records:
-                for score in record.scores:
-                    if (score.metric, score.of) == (metric, of):
-                        return score
-        return None
+        every = [scores.get((metric, of)) for of in ("floor", "control") for scores in self._scores]
+        return next((score for score in every if score is not None), None)
 
     def class_shares(self, of: str = "model") -> pd.DataFrame:
         """Share of each class among the samples: one row per class name, one column per generation.
@@ -188,21 +200,48 @@ def load_run(path: str | Path) -> Run:
     Raises:
         RunDirError: if a file is missing, damaged, of another program or of another schema; it names the file.
     """
-    path = Path(path)
-    info = _read_mapping(path / "run.json", json.loads)
+    return _load(RunFiles(Path(path)))
+
+
+def find_runs(*paths: str | Path) -> list[Run]:
+    """All runs in the given places: run directories, archives of runs, and folders that are searched to any depth.
+
+    Of an archive (``runs.tar.xz``, as committed results have it), records, configurations and states are read, in
+    memory; its runs have no images.
+
+    Raises:
+        RunDirError: if there is none, or one of them cannot be read.
+    """
+    found: dict[Path, RunFiles] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise RunDirError(f"{path}: no such folder; give run directories, folders that hold some, or {ARCHIVE}")
+        for archive in [path] if path.is_file() else sorted(path.rglob(ARCHIVE)):
+            for packed in read_archive(archive):
+                found.setdefault(packed.path.resolve(), packed)
+        for file in sorted(path.rglob("run.json")):
+            found.setdefault(file.parent.resolve(), RunFiles(file.parent))
+    if not found:
+        places = ", ".join(str(path) for path in paths) or "no folder"
+        raise RunDirError(f"no runs found: looked for a file run.json in {places}, at any depth")
+    return [_load(files) for files in found.values()]
+
+
+def _load(files: RunFiles) -> Run:
+    path = files.path
+    info = files.read_json("run.json")
     if info.get("schema") != SCHEMA:
         raise RunDirError(f"{path / 'run.json'}: schema {info.get('schema')!r}, this version reads schema {SCHEMA}")
     _need(path / "run.json", info, {"identity": Mapping, "choices": Mapping, "seed": int, "class_names": list})
-    status = _read_mapping(path / "status.json", json.loads)
+    status = files.read_json("status.json")
     _need(path / "status.json", status, {"state": str})
-    config = _read_mapping(path / "config.yaml", yaml.safe_load)
+    config = files.read_yaml("config.yaml")
 
     records: list[Record] = []
-    folders = (folder for folder in path.iterdir() if _GENERATION.fullmatch(folder.name))
-    for expected, folder in enumerate(sorted(folders, key=lambda folder: int(folder.name.removeprefix("gen_")))):
-        file = folder / "record.json"
-        record = _read_record(file)
-        if (record.generation, record.seed) != (expected, info["seed"]) or folder.name != f"gen_{expected:03d}":
+    for expected, folder in enumerate(files.generations):
+        file = path / folder / "record.json"
+        record = files.read_record(f"{folder}/record.json")
+        if (record.generation, record.seed) != (expected, info["seed"]) or folder != f"gen_{expected:03d}":
             raise RunDirError(
                 f"{file}: expected generation {expected} of seed {info['seed']}, "
                 f"found generation {record.generation} of seed {record.seed}; a generation is missing or was moved"
@@ -213,36 +252,27 @@ def load_run(path: str | Path) -> Run:
     return Run(path, info, config, status, tuple(records))
 
 
-def find_runs(*paths: str | Path) -> list[Run]:
-    """All runs in the given places, each a run directory or a folder that is searched to any depth.
-
-    Raises:
-        RunDirError: if there is none, or one of them cannot be read.
-    """
-    found: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            raise RunDirError(f"{path}: no such folder; give run directories or folders that hold some")
-        for file in sorted(path.rglob("run.json")):
-            found.setdefault(file.parent.resolve(), file.parent)
-    if not found:
-        places = ", ".join(str(path) for path in paths) or "no folder"
-        raise RunDirError(f"no runs found: looked for a file run.json in {places}, at any depth")
-    return [load_run(path) for path in found.values()]
-
-
 def headline(runs: Sequence[Run]) -> list[str]:
     """Headline metrics that the runs have, in their fixed order; without any, every metric but the class shares."""
     names = dict.fromkeys(name for run in runs for name in run.metrics)
     return [name for name in HEADLINE if name in names] or [name for name in names if not _CLASS_SHARE.match(name)]
 
 
+def group_by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by the data set that they were fitted on, whose numbers never compare; in the order of the runs."""
+    by_dataset: dict[str, list[Run]] = {}
+    for run in runs:
+        by_dataset.setdefault(_as_text(run.choices.get("dataset")), []).append(run)
+    return by_dataset
+
+
 def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
 
     An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
-    keys as ``"budget.num_steps=100"``, where null goes without saying. Arms with fewer such keys come first. Runs of
-    one arm differ in the seed only. Runs that were refused before training are in ``refused_arms``.
+    keys as ``"budget.num_steps=100"``, where null goes without saying. Arms with fewer such keys come first, and
+    otherwise the order is that of the names, with numbers by value. Runs of one arm differ in the seed only. Runs that
+    were refused before training are in ``refused_arms``.
 
     Raises:
         RunDirError: if the runs do not compare, because two were scored with different encoders, held-out images or
@@ -254,7 +284,9 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
         if run.refused is None:
             arms.setdefault(name, []).append(run)
     arms = {name: _in_order_of_seeds(name, members) for name, members in arms.items()}
-    return dict(sorted(arms.items(), key=lambda item: (_does_something(item[1][0]), item[0].count("="))))
+    return dict(
+        sorted(arms.items(), key=lambda item: (_does_something(item[1][0]), item[0].count("="), _by_number(item[0])))
+    )
 
 
 def group_by_setting(runs: Sequence[Run], setting: str) -> dict[str, dict[float | None, list[Run]]]:
@@ -300,28 +332,35 @@ def refused_arms(runs: Sequence[Run]) -> dict[str, str]:
 def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Every score of the runs, one row per (run, generation, of, metric).
 
-    Columns: ``arm``, ``run``, ``seed``, ``complete``, ``generation``, ``of``, ``metric``, ``value``, ``low`` and
-    ``high`` (the metric's own interval over the finite sample), ``better``, ``num_samples``, ``num_reference``, and
-    one per choice.
+    Columns: ``arm``, ``run``, ``seed``, ``complete``, ``generation``, ``metric``, ``of``, ``value``, ``low`` and
+    ``high`` (the metric's own interval over the finite sample), ``better``, ``num_samples``, ``num_reference``,
+    ``floor`` and ``floor_sd`` (the real-vs-real floor and its standard deviation over the splits), ``null`` (the mean
+    for a perfect model), and one per choice. NaN stands for what is not known. ``summary_frame`` has the arms.
 
     Raises:
         RunDirError: if the runs do not compare, see ``group_by_arm``.
     """
     names = ["metric", "of", "value", "low", "high", "better", "num_samples", "num_reference"]
-    rows = [
-        {"arm": arm, "run": str(run.path), "seed": run.seed, "complete": run.complete}
-        | {"generation": record.generation}
-        | {name: getattr(score, name) for name in names}
-        | dict(run.choices)
-        for arm, members in group_by_arm(runs).items()
-        for run in members
-        for record in run.records
-        for score in record.scores
-    ]
+    rows = []
+    for arm, members in group_by_arm(runs).items():
+        for run in members:
+            first = {"arm": arm, "run": str(run.path), "seed": run.seed, "complete": run.complete}
+            floors = {
+                metric: {"floor": run.floor(metric), "floor_sd": run.floor_spread(metric), "null": run.null(metric)}
+                for metric in run.metrics
+            }
+            rows += [
+                {**first, "generation": record.generation}
+                | {name: getattr(score, name) for name in names}
+                | floors[score.metric]
+                | dict(run.choices)
+                for record in run.records
+                for score in record.scores
+            ]
     if not rows:
         raise RunDirError(f"{runs[0].path if runs else 'no runs'}: no generation is committed yet")
     frame = pd.DataFrame(rows)
-    return frame.astype(dict.fromkeys(("value", "low", "high"), "float64"))
+    return frame.astype(dict.fromkeys(("value", "low", "high", "floor", "floor_sd", "null"), "float64"))
 
 
 def seed_curves(runs: Sequence[Run], metric: str, of: str = "model") -> pd.DataFrame:
@@ -412,21 +451,24 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
     chosen: list[str] = []
     for group in sorted(groups, key=lambda group: "/" in group):
         # A group within an option of another one counts only if it differs between runs of one such option.
-        outer = [run.choices.get(group.rpartition("/")[0]) for run in runs]
-        peers = [[run.choices.get(group) for run, o in zip(runs, outer, strict=True) if o == one] for one in outer]
-        if any(_differ(values) for values in peers):
+        peers: dict[str, list[Any]] = {}
+        for run in runs:
+            peers.setdefault(_as_text(run.choices.get(group.rpartition("/")[0])), []).append(run.choices.get(group))
+        if any(_differ(values) for values in peers.values()):
             chosen.append(group)
-    settings = [run.settings for run in runs]
+    settings, texts = [run.settings for run in runs], [run.setting_texts for run in runs]
     keys = dict.fromkeys(key for values in settings for key in values)
     if without is not None:  # and without what repeats it in every run, as the detector of a watermark does its key
         repeats = {key for key in keys if all(v.get(key, _ABSENT) == v.get(without, _ABSENT) for v in settings)}
         keys = {key: None for key in keys if key not in repeats}
 
     def splits(key: str) -> bool:
+        if len({values.get(key, _ABSENT) for values in texts}) == 1:
+            return False
         # Below a group with several choices a key counts only if it differs between runs of one choice.
         own = [group for group in chosen if f"{key}/".replace(".", "/").startswith(f"{group}/")]
         peers: dict[tuple[str, ...], list[Any]] = {}
-        for run, values in zip(runs, settings, strict=True):
+        for run, values in zip(runs, texts, strict=True):
             choice = tuple(_as_text(run.choices.get(group)) for group in own)
             peers.setdefault(choice, []).append(values.get(key, _ABSENT))
         return any(_differ(values) for values in peers.values())
@@ -491,6 +533,11 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
+def _by_number(name: str) -> list[tuple[float, str]]:
+    """A sorting key in which the numbers of a name count as numbers: n=25 stands before n=100."""
+    return [(math.inf, part) if k % 2 == 0 else (float(part), "") for k, part in enumerate(_NUMBER.split(name))]
+
+
 def _refuse_mixed_encoders(runs: Sequence[Run]) -> None:
     scored = [run for run in runs if run.records]
     for run in scored[1:]:
@@ -498,8 +545,8 @@ def _refuse_mixed_encoders(runs: Sequence[Run]) -> None:
         if one != other:
             raise RunDirError(
                 f"{scored[0].path} and {run.path} were scored with different encoders, held-out images or counts "
-                f"({one[:12]} and {other[:12]}), so their numbers do not compare; report them separately, for "
-                f"example collapse-report {scored[0].path.parent}/{scored[0].choices.get('dataset', 'digits')}-*"
+                f"({one[:12]} and {other[:12]}), so their numbers do not compare; report them separately: give the "
+                "run directories of one kind"
             )
 
 
@@ -512,49 +559,22 @@ def _class_shares(record: Record, of: str) -> dict[int, float]:
     return shares
 
 
-def _read_mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        content = parse(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunDirError(f"{file}: cannot be read ({error.strerror}); is this a run directory?") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise RunDirError(f"{file}: damaged ({_one_line(error)})") from error
-    if not isinstance(content, dict):
-        raise RunDirError(f"{file}: not a file of collapse-bench (expected a mapping)")
-    return content
-
-
 def _need(file: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     for key, kind in kinds.items():
         if not isinstance(content.get(key), kind):
             raise RunDirError(f"{file}: not a file of collapse-bench ({key!r} is missing or of the wrong type)")
 
 
-def _read_record(file: Path) -> Record:
-    content = _read_mapping(file, json.loads)
-    try:
-        record = Record.from_dict(content)
-        if not all(isinstance(score, Score) and isinstance(score.value, int | float) for score in record.scores):
-            raise TypeError("a score is not a number")
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunDirError(f"{file}: not a record of this version ({_one_line(error)})") from error
-    return record
-
-
 def _read_grid(file: Path) -> np.ndarray:
     try:
         grid = np.load(file, allow_pickle=False)
     except OSError as error:
-        raise RunDirError(f"{file}: the sample grid cannot be read ({error.strerror or _one_line(error)})") from error
+        raise RunDirError(f"{file}: the sample grid cannot be read ({error.strerror or one_line(error)})") from error
     except (ValueError, EOFError) as error:
-        raise RunDirError(f"{file}: the sample grid is damaged ({_one_line(error)})") from error
+        raise RunDirError(f"{file}: the sample grid is damaged ({one_line(error)})") from error
     if grid.dtype != np.uint8 or grid.ndim != 4 or grid.shape[-1] not in (1, 3):
         raise RunDirError(f"{file}: expected uint8 [k, h, w, 1 or 3], found {grid.dtype} {list(grid.shape)}")
     return grid
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _merge(combine: Callable[[list[Any]], Any], mappings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

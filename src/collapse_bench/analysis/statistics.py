@@ -6,6 +6,7 @@ so that the published tables keep their random numbers from one version of scipy
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def t_interval(values: Sequence[float] | np.ndarray) -> SeedInterval:
     if n < 2:
         return SeedInterval(float(sample[0]) if n else float("nan"), None, None, n, "none")
     centre = float(sample.mean())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * sample.std(ddof=1) / np.sqrt(n))
+    half = float(_t_quantile(n) * sample.std(ddof=1) / np.sqrt(n))
     return SeedInterval(centre, centre - half, centre + half, n, "t")
 
 
@@ -250,6 +251,12 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return adjusted
+
+
+@lru_cache
+def _t_quantile(n: int) -> float:
+    # A tidy table of a suite has tens of thousands of intervals, of a few sizes.
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
 
 
 def _tasks(scores: np.ndarray) -> list[np.ndarray]:

@@ -1,10 +1,10 @@
-"""Tables: one run generation by generation, many runs arm by arm; as frames, text, Markdown and HTML."""
+"""Tables: one run generation by generation, many runs arm by arm; as frames, text, Markdown, LaTeX and HTML."""
 
 import html
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 import pandas as pd
@@ -72,6 +72,15 @@ _ARROWS = {"lower": "↓", "higher": "↑", "one": "→ 1", "floor": "→ floor"
 RANKED = ("fid", "recall", "within_class_variance_ratio")
 """Metrics that arms are ranked by: how far samples are, what is missing, and how much is left within the classes."""
 
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {character: f"${character}$" for character in "<>|"}
+    | {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$"}
+    # At the start of a row these would be an option of the line break before it.
+    | {"[": "{[}", "]": "{]}"}
+)
+_MINUS = re.compile(r"(?<![\w$])-(?=\d)")
 _SIGNIFICANT = ("fid", "fid_infinity", "kid", "class_kl", "held_out_loss", "reconstruction_error")
 _GATE = QualityGate()
 _MISSING = "n/a"
@@ -133,6 +142,41 @@ def generation_table(run: Run, of: str = "model") -> pd.DataFrame:
     }
     index = pd.Index(list(rows), name="generation", dtype=object)
     return pd.DataFrame(list(rows.values()), index=index, columns=metrics, dtype="float64")
+
+
+def summary_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every score of every arm over its seeds, one row per (arm, generation, of, metric): the tidy table of a paper.
+
+    Columns: ``dataset``, ``arm``, ``generation``, ``metric``, ``of``, ``better``, ``value`` with the ends ``low`` and
+    ``high`` of its 95 % interval and what kind that is (``interval``, see ``SeedInterval``), ``num_seeds`` it stands
+    on, ``floor`` and ``floor_sd`` (of real images, with the standard deviation over splits) and ``null`` (the mean for
+    a perfect model). NaN stands for what there is not. ``to_frame`` has the single runs.
+
+    Raises:
+        RunDirError: if the runs do not compare, or none has a generation yet.
+    """
+    rows = []
+    for arm, members in _started(runs).items():
+        floors: dict[str, tuple[float, float, float]] = {}
+        for generation in range(last_generation(members) + 1):
+            reached = [run for run in members if generation < len(run.records)]
+            scores = {(s.metric, s.of): s for run in reached for s in run.records[generation].scores}
+            for (metric, of), score in scores.items():
+                if of in ("floor", "control"):  # they are columns
+                    continue
+                if metric not in floors:
+                    spread = _largest_known(run.floor_spread(metric) for run in members)
+                    null = _largest_known(run.null(metric) for run in members)
+                    floors[metric] = (mean_floor(members, metric), spread, null)
+                over_seeds = summarize([run.value(generation, metric, of) for run in reached])
+                rows.append(
+                    (members[0].choices.get("dataset"), arm, generation, metric, of, score.better)
+                    + (over_seeds.centre, over_seeds.low, over_seeds.high, over_seeds.kind, over_seeds.n)
+                    + floors[metric]
+                )
+    names = ["dataset", "arm", "generation", "metric", "of", "better", "value", "low", "high", "interval", "num_seeds"]
+    frame = pd.DataFrame(rows, columns=[*names, "floor", "floor_sd", "null"])
+    return frame.astype(dict.fromkeys(("value", "low", "high", "floor", "floor_sd", "null"), "float64"))
 
 
 def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
@@ -333,6 +377,17 @@ def format_verdict_reasons(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
 
 
+def verdict_matrix(runs: Sequence[Run]) -> pd.DataFrame:
+    """The decisions alone, ``"yes"``, ``"no"`` or ``"not decidable"``: a row per definition, a column per arm.
+
+    Raises:
+        RunDirError: if the runs do not compare.
+    """
+    table = verdict_table(runs)
+    matrix = table.pivot(index="definition", columns="arm", values="decision")
+    return matrix.reindex(index=table["definition"].unique(), columns=table["arm"].unique())
+
+
 def verdict_gaps(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Why verdicts are not decidable, in words, each with the definitions that it concerns."""
     gaps: dict[str, list[str]] = {}
@@ -401,6 +456,7 @@ def format_curve_table(runs: Sequence[Run], metric: str) -> pd.DataFrame:
     body = {
         row["arm"]: {
             "to generation": str(row["last_generation"]),
+            "seeds": str(row["final"].n),
             "area of relative degradation": _interval_or_missing("", row["area"]),
             "final value": _interval_or_missing(metric, row["final"]),
             "half-life": _format_waiting(row["half_life"]),
@@ -503,7 +559,7 @@ def resource_table(runs: Sequence[Run]) -> pd.DataFrame:
             "seconds": "\n".join(f"{phase} {mean_s[phase]:,.1f}" for phase in phases) or _MISSING,
             "reused, not in seconds": "\n".join(f"{n / len(spent):.3g} {name}" for name, n in reused.items()) or "0",
             "peak memory, MiB": f"{max(s.peak_memory_mb for s in spent):,}",
-            "disk, MiB": "\n".join([f"{sum(run.num_bytes for run in members) / len(members) / 2**20:,.2f}", *keep]),
+            "disk, MiB": "\n".join([_mean_size(members), *keep]),
         }
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
 
@@ -599,6 +655,23 @@ def to_markdown(table: pd.DataFrame) -> str:
     )
 
 
+def to_latex(table: pd.DataFrame) -> str:
+    """A table of text as a LaTeX ``tabular``, which needs the package booktabs; lines of a cell stay lines."""
+    texts = table.reset_index(names=str(table.index.name or "")).map(_latex_cell)
+    texts.columns = [_latex_cell("\n".join(_break_header(str(name))).strip()) for name in texts.columns]
+    return texts.to_latex(index=False, escape=False, column_format="l" + "r" * len(table.columns))
+
+
+def escape_latex(text: str) -> str:
+    """One line of text as LaTeX shows it: no character of it is a command, and a minus is a minus."""
+    return _MINUS.sub("$-$", text.translate(_LATEX))
+
+
+def _latex_cell(text: str) -> str:
+    lines = " \\\\ ".join(escape_latex(line) for line in text.split("\n"))
+    return rf"\shortstack[r]{{{lines}}}" if "\n" in text else lines
+
+
 def to_html(table: pd.DataFrame) -> str:
     """A table of text as HTML; the second and later lines of a cell are set smaller."""
 
@@ -678,6 +751,15 @@ def _format_floors(metric: str, floors: Sequence[tuple[float, float]]) -> str:
     known = sorted(pair for pair in floors if math.isfinite(pair[0]))
     texts = [format_floor(metric, *pair) for pair in known] or [_MISSING]
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
+def _mean_size(members: Sequence[Run]) -> str:
+    sizes = [run.num_bytes for run in members]
+    return f"{sum(sizes) / len(sizes) / 2**20:,.2f}" if all(sizes) else _MISSING
+
+
+def _largest_known(values: Iterable[float]) -> float:
+    return max((value for value in values if math.isfinite(value)), default=math.nan)
 
 
 def _finite_first(value: float) -> float:

@@ -1,12 +1,12 @@
 """One run of ``collapse-run``: from the composed configuration to a finished run folder."""
 
+import functools
 import hashlib
 import json
-import os
+import math
 import platform
-import shlex
-import sys
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -19,58 +19,126 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from collapse_bench.analysis.figures import write_figures
 from collapse_bench.analysis.runs import load_run
 from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
-from collapse_bench.cli.config import build, chosen_options, flatten, resolve
+from collapse_bench.cli.config import build, chosen_options, classes, flatten, resolve
+from collapse_bench.cli.loggers import RunLog
 from collapse_bench.cli.progress import RichWatch, in_millions
-from collapse_bench.distributed import failing_together, from_main, gathered, is_main, is_shared, join, num_processes
-from collapse_bench.errors import CombinationError, ConfigError
-from collapse_bench.fingerprint import code_version, library_versions
+from collapse_bench.distributed import failing_together, from_main, gathered, is_main, join, num_processes
+from collapse_bench.errors import CombinationError, ConfigError, MetricError
+from collapse_bench.fingerprint import code_version, foreign_source, library_versions
 from collapse_bench.loop import Parts, run_generations
 from collapse_bench.measuring import NUM_GRID, to_grid
 from collapse_bench.rundir import RunDir, read_json
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
+from collapse_bench.watch import Watches
 
 # What decides no number: where things are, what is kept, what is shown. The images themselves are hashed.
-_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache")
+_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache", "logger")
 _NOT_IDENTITY_KEYS = ("dataset.root", "dataset.test_root", "dataset.download")
 
 PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
 """Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
 
 
-def run_chain(composed: DictConfig) -> None:
+def run_chain(
+    composed: DictConfig,
+    *,
+    command: str,
+    begun: Callable[[Path], None] | None = None,
+    name: str = "",
+    alone_on_terminal: bool = True,
+) -> float | None:
     """Runs one chain to its end, or says that it is complete, and shows its table and figures.
+
+    Args:
+        composed: the configuration.
+        command: the command line that runs the same.
+        begun: told the run folder before anything is trained.
+        name: of the run among those of its sweep.
+        alone_on_terminal: whether nothing else is shown meanwhile; if not, there is a line per generation and no more.
+
+    Returns:
+        The value of the objective, where there is one.
 
     Raises:
         CollapseBenchError: for what the user can mend; the run's status says so too, and a second call continues.
     """
+    console = Console()
     config = resolve(composed)
-    _check(config)
-    trainer = build(config["trainer"], "trainer")
-    if trainer.strategy == "ddp":
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if not alone_on_terminal:
+        config = {**config, "progress": False}
+    if in_sweep and config["trainer"]["strategy"] == "ddp":
         _refuse_other_launchers()
-    join(trainer.strategy, trainer.num_processes, trainer.accelerator)
-    with failing_together():
-        _refuse_other_options(config)
-        _run_or_skip(config, trainer)
+    run_dir, was_complete = run_config(
+        config,
+        chosen_options(),
+        command,
+        console,
+        in_sweep=in_sweep,
+        begun=begun,
+        name="" if alone_on_terminal else name,
+    )
+    if was_complete:
+        console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
+    if is_main() and not (was_complete and in_sweep and (run_dir.path / "figures").exists()):
+        write_figures([load_run(run_dir.path)], run_dir.path / "figures")
+        if alone_on_terminal:
+            _show(run_dir, console)
+    return None if config["objective"] is None else from_main(lambda: _objective(run_dir, config["objective"]))
 
 
 def _refuse_other_launchers() -> None:
     """Raises ConfigError for a sweep whose runs do not follow each other in this process."""
-    hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        return
-    for group, known in (("launcher", ("BasicLauncher",)), ("sweeper", ("BasicSweeper", "SuiteSweeper"))):
-        if getattr(hydra, group)["_target_"].rpartition(".")[2] not in known:
+    choices = HydraConfig.get().runtime.choices
+    for group, known in (("hydra/launcher", ("basic",)), ("hydra/sweeper", ("basic", "suite"))):
+        if choices[group] not in known:
             raise ConfigError(
-                f"hydra/{group}={hydra.runtime.choices[f'hydra/{group}']} deals out the runs of a sweep, and with "
-                "trainer.strategy=ddp all processes make each run together; leave one of the two out"
+                f"{group}={choices[group]} deals out the runs of a sweep, and with trainer.strategy=ddp all processes "
+                "make each run together; leave one of the two out"
             )
+
+
+def run_config(
+    config: Mapping[str, Any],
+    choices: Mapping[str, str],
+    command: str,
+    console: Console,
+    *,
+    in_sweep: bool = False,
+    begun: Callable[[Path], None] | None = None,
+    name: str = "",
+) -> tuple[RunDir, bool]:
+    """Runs one chain to its end; its folder, and whether it was complete before.
+
+    Of several processes, which torchrun has started, the main one alone speaks and has a folder.
+
+    Args:
+        config: resolved, as plain values.
+        choices: the option chosen in each group.
+        command: the command line that runs the same.
+        console: where progress is shown.
+        in_sweep: whether a combination that makes no sense leaves a trace, which reports show.
+        begun: told the run folder before anything is trained.
+        name: of the run, before each line that is shown.
+
+    Raises:
+        RunBusyError: if another process is running it.
+        CollapseBenchError: for what the user can mend; the run's status says so too, and a second call continues.
+    """
+    _check(config)
+    trainer = build(config["trainer"], "trainer")
+    join(trainer.strategy, trainer.num_processes, trainer.accelerator)
+    console.quiet = console.quiet or not is_main()
+    with failing_together():
+        _refuse_other_options(config)
+        return _run_or_skip(config, trainer, choices, command, console, in_sweep, begun, name)
 
 
 def _refuse_other_options(config: Mapping[str, Any]) -> None:
@@ -81,18 +149,28 @@ def _refuse_other_options(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"torchrun has started processes with different options: {', '.join(differing)}")
 
 
-def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions) -> None:
-    console = Console(quiet=not is_main())
-    choices = chosen_options()
+def _run_or_skip(
+    config: Mapping[str, Any],
+    trainer: TrainerOptions,
+    choices: Mapping[str, str],
+    command: str,
+    console: Console,
+    in_sweep: bool,
+    begun: Callable[[Path], None] | None,
+    name: str,
+) -> tuple[RunDir, bool]:
+    log_targets = (build(config["logger"], "logger") or {}) if is_main() else {}
     data = from_main(build(config["dataset"], "dataset").load)
     identity = {**_identity(config), "data": data.content_hash}
     config_hash = _hash(identity)
     run_dir = RunDir(_folder(config, choices, config_hash))
+    log = RunLog(log_targets, run_dir)
+    if begun is not None:
+        begun(run_dir.path)
     if from_main(lambda: _is_complete(run_dir, config_hash)):
-        console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
-        if is_main() and (HydraConfig.get().mode == RunMode.RUN or not (run_dir.path / "figures").exists()):
-            _show(run_dir, console)
-        return
+        log.complete()
+        return run_dir, True
+    from_main(run_dir.check_idle)
 
     budget = build(config["budget"], "budget")
     info: dict[str, Any] = {
@@ -102,15 +180,20 @@ def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions) -> None:
             "code": code_version(),
         },
         "config_hash": config_hash,
-        "choices": choices,
+        "choices": {group: option for group, option in choices.items() if group not in _NOT_IDENTITY},
         "seed": config["seed"],
         "num_generations": budget.num_generations,
         "class_names": list(data.spec.class_names),
         "versions": {**library_versions(), "python": platform.python_version()},
-        "command": shlex.join([*_program(), *sys.argv[1:]]),
+        "command": command,
+        "commit": source_commit(),
     }
     first = from_main(run_dir.num_committed)
-    with RichWatch(console, budget, first, live=config["progress"] and is_main()) as watch:
+    # Arithmetic outside torch has as many threads as torch has, whatever a launcher sets in the environment.
+    with (
+        threadpool_limits(trainer.num_threads),
+        RichWatch(console, budget, first=first, live=config["progress"] and is_main(), name=name) as display,
+    ):
         try:
             parts = assemble(
                 data=data,
@@ -118,25 +201,28 @@ def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions) -> None:
                 budget=budget,
                 trainer=trainer,
                 store=open_store(config["cache"]),
-                watch=watch,
+                watch=Watches(display, log) if log_targets else display,
+                objective=config["objective"],
             )
         except CombinationError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # reports show the cell of a sweep; a slip leaves nothing
+            if in_sweep:  # reports show the cell of a sweep; a slip leaves nothing
                 reason = str(error)
                 from_main(lambda: run_dir.refuse(info, config, reason))
             raise
+        if in_sweep and config["objective"] is not None:
+            _check_direction(config["objective"], parts.measurer.objective_better)
         measured_with = parts.measurer.identity
         info["identity"]["measured_with"] = measured_with
         info["machine"] = _machine(trainer)
         info["encoder"] = {"name": choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
         with ExitStack() as stack:
             from_main(lambda: stack.enter_context(run_dir.opened(info, config)))
-            _run_to_end(run_dir, parts, config, console)
-    if is_main():
-        _show(run_dir, console)
+            _run_to_end(run_dir, parts, log, config, console)
+    log.repeat_warnings()
+    return run_dir, False
 
 
-def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any], console: Console) -> None:
+def _run_to_end(run_dir: RunDir, parts: Parts, log: RunLog, config: Mapping[str, Any], console: Console) -> None:
     def say(state: str, error: str | None = None) -> None:
         if is_main():
             run_dir.write_status(state, error)
@@ -145,7 +231,7 @@ def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any], consol
     if is_main():
         np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
     try:
-        with failing_together(partial(say, "failed")):
+        with failing_together(partial(say, "failed")), log.opened():
             run_generations(parts, config["seed"], run_dir, config["keep"])
     except Exception as error:
         say("failed", str(error) or type(error).__name__)
@@ -157,27 +243,44 @@ def _run_to_end(run_dir: RunDir, parts: Parts, config: Mapping[str, Any], consol
     say("complete")
 
 
-def _program() -> list[str]:
-    """What starts this program, without its options."""
-    if not is_shared():
-        return ["collapse-run"]
-    num_local = int(os.environ["LOCAL_WORLD_SIZE"])
-    nodes = [] if num_local == num_processes() else [f"--nnodes={num_processes() // num_local}"]
-    return ["torchrun", *nodes, f"--nproc_per_node={num_local}", "-m", "collapse_bench.cli.run"]
-
-
 def _check(config: Mapping[str, Any]) -> None:
     for key, kind in (("seed", int), ("progress", bool), ("runs_dir", str), ("keep", str)):
         if not isinstance(config[key], kind):
             raise ConfigError(f"{key} must be {kind.__name__}, got {config[key]!r}")
+    if not isinstance(config["objective"], str | None):
+        raise ConfigError(f"objective must be the name of a number, or null, got {config['objective']!r}")
     if config["keep"] not in ("last", "all"):
         raise ConfigError(f"keep must be one of last, all; got {config['keep']!r}")
 
 
+def _check_direction(objective: str, better: str | None) -> None:
+    """Raises ConfigError if the sweeper looks for the worst value of the objective; one that looks for none may."""
+    wanted = "maximize" if better == "higher" else "minimize"
+    direction = HydraConfig.get().sweeper.get("direction")
+    if direction is not None and getattr(direction, "name", direction) != wanted:
+        raise ConfigError(f"objective={objective} is better when {better}; set hydra.sweeper.direction={wanted}")
+
+
+def _objective(run_dir: RunDir, objective: str) -> float:
+    """The value of the objective at the last generation.
+
+    Raises:
+        MetricError: if it is not defined there.
+    """
+    value = run_dir.records()[-1].score(objective, "tuning")
+    if not math.isfinite(value):
+        raise MetricError(f"objective={objective} is not defined for the samples of the last generation")
+    return value
+
+
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything in a configuration that decides a number, with dotted keys."""
-    deciding = flatten({key: value for key, value in config.items() if key not in _NOT_IDENTITY})
-    return {key: value for key, value in deciding.items() if key not in _NOT_IDENTITY_KEYS}
+    """Everything in a configuration that decides a number, with dotted keys; of a user's own classes also the code."""
+    deciding = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    if deciding["objective"] is None:  # runs of before there were objectives are the same ones
+        del deciding["objective"]
+    identity = {key: value for key, value in flatten(deciding).items() if key not in _NOT_IDENTITY_KEYS}
+    sources = {f"{path}._source_": foreign_source(cls) for path, cls in classes(deciding).items()}
+    return {**identity, **{key: source for key, source in sources.items() if source}}
 
 
 def _hash(identity: Mapping[str, Any]) -> str:
@@ -210,6 +313,27 @@ def open_store(cache: Mapping[str, Any]) -> Store:
     return Store(Path(cache["root"]).expanduser(), int(cache["max_gb"] * 2**30), bool(cache["enabled"]))
 
 
+@functools.cache
+def source_commit() -> str | None:
+    """The git commit of the package's source, ``"... with changes"`` if it was edited since; ``None`` if it has none.
+
+    The hash of the code in a run's identity decides what compares; this is where to find that code.
+    """
+    file = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=False)
+        except FileNotFoundError:  # no git on this machine
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed package can lie in somebody else's checkout.
+    if git("ls-files", "--error-unmatch", file.name) is None:
+        return None
+    return git("describe", "--always", "--exclude=*", "--abbrev=12", "--dirty= with changes")
+
+
 def _machine(trainer: TrainerOptions) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if trainer.device.type == "cuda" else "cpu"
     return {
@@ -222,12 +346,11 @@ def _machine(trainer: TrainerOptions) -> dict[str, Any]:
 
 
 def _show(run_dir: RunDir, console: Console) -> None:
-    """The table, the figures, and where they are."""
+    """The table, and where the figures are."""
     run = load_run(run_dir.path)
     cell = " / ".join(str(run.choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
     size = f", {in_millions(run.records[0].num_parameters)} parameters" if run.records else ""
     print_table(console, f"{cell}, seed {run.seed}{size}", format_generation_table(run))
-    write_figures([run], run_dir.path / "figures")
     console.print(f"run folder: {run_dir.path}   figures: {run_dir.path / 'figures'}", highlight=False, soft_wrap=True)
 
 

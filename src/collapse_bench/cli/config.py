@@ -1,7 +1,11 @@
 """From command-line overrides to a checked, plain configuration, and from that to objects."""
 
 import difflib
+import importlib.util
+import json
+import os
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -9,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,8 +26,16 @@ from collapse_bench.errors import ConfigError
 
 _OPTIONS_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-i", "--info")
 _COMMANDS = {"run": "collapse-run", "measure": "collapse-measure", "selftest": "collapse-measure selftest"}
+_EXTRAS = {
+    "joblib": "sweep",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+    "optuna": "optuna",
+}
 _NESTED_GROUPS = ("generator/network",)
-_OTHER_FILES = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
+_OWN_FILES = ("-cd", "--config-dir")
+_OTHER_FILES = ("-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 
 
 def conf_dir() -> str:
@@ -41,15 +55,22 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
         config_name: of the file at the top of the configuration.
 
     Raises:
-        ConfigError: for a misspelt key, group or option, with the nearest match.
+        ConfigError: for a misspelt key, group or option, with the nearest match, and for a folder of one's own options
+            that is not there or has one of ours.
     """
     if any(a.partition("=")[0] in _OTHER_FILES for a in arguments):
         return  # another set of files; Hydra's own messages must do
-    rest = [a for i, a in enumerate(arguments) if i == 0 or arguments[i - 1] not in _OPTIONS_WITH_VALUE]
+    folders = conf_folders(own_conf_dir(arguments))
+    with_value = (*_OPTIONS_WITH_VALUE, *_OWN_FILES)
+    rest = [a for i, a in enumerate(arguments) if i == 0 or arguments[i - 1] not in with_value]
     texts = [a for a in rest if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     if stray := [a for a in rest if not a.startswith("-") and a not in texts]:
         raise ConfigError(f"{stray[0]!r} is not understood; overrides have the form KEY=VALUE (see --help)")
-    overrides = [o for o in parse_overrides(texts) if not o.key_or_group.startswith("hydra")]
+    parsed = parse_overrides(texts)
+    for override in parsed:
+        if override.key_or_group in ("hydra/launcher", "hydra/sweeper"):
+            _check_plugin(override.key_or_group, str(override.value()))
+    overrides = [o for o in parsed if not o.key_or_group.startswith("hydra")]
     multirun = "-m" in rest or "--multirun" in rest
     _check_suite(overrides, multirun)
     if not multirun:
@@ -60,10 +81,10 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
                     "or put a text that holds commas into quotes within quotes: KEY=\"'a, b'\""
                 )
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    _compose(plain, config_name)
+    compose_config(plain, config_name, folders)
     groups = _groups(config_name)
     of_known_keys = [str(o.input_line) for o in overrides if not o.is_sweep_override() and not o.is_add()]
-    known = [*groups, *flatten(OmegaConf.to_container(_compose(of_known_keys, config_name), resolve=False))]
+    known = [*groups, *_keys(of_known_keys, config_name, folders)]
     for override in overrides:
         key = override.key_or_group
         if override.is_add() and key not in known:
@@ -71,7 +92,55 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
         if override.is_sweep_override() and override.is_discrete_sweep():
             choices = list(override.sweep_string_iterator())
             for choice in choices if key in groups else choices[:1]:
-                _compose([*plain, f"{key}={choice}"], config_name)
+                compose_config([*plain, f"{key}={choice}"], config_name, folders)
+
+
+def own_conf_dir(arguments: Sequence[str]) -> str | None:
+    """The folder of the user's own options that a command line names with ``--config-dir``, if it names one.
+
+    Raises:
+        ConfigError: if ``--config-dir`` comes without a folder.
+    """
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        option, has_value, value = argument.partition("=")
+        if option in _OWN_FILES:
+            if folder := value if has_value else following:
+                return folder
+            raise ConfigError(f"{option} names no folder; give one: {option} FOLDER")
+    return None
+
+
+def conf_folders(own: str | Path | None = None) -> list[Path]:
+    """The folders that options are looked for in: ours, and the user's own where there is one.
+
+    Args:
+        own: the user's folder, laid out like ours: ``GROUP/OPTION.yaml``.
+
+    Raises:
+        ConfigError: if it is not there, or one of its files has the name of one of ours, which would be two meanings
+            of one name.
+    """
+    ours = Path(conf_dir())
+    if own is None:
+        return [ours]
+    folder = Path(own).expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {own}: there is no folder {folder}")
+    for file in sorted(path.relative_to(folder) for path in folder.rglob("*.yaml")):
+        if (ours / file).exists():
+            raise ConfigError(f"{folder / file} has the name of an option of collapse-bench; give it another name")
+    return [ours, folder]
+
+
+def _check_plugin(group: str, option: str) -> None:
+    """Raises ConfigError if a launcher or a sweeper is misspelt or not installed."""
+    Plugins.instance()  # which finds those that are installed
+    installed = sorted(name.removesuffix(".yaml") for name in ConfigStore.instance().list(group))
+    if option in _EXTRAS and option not in installed:
+        raise ConfigError(f"{group}={option} is not installed; pip install 'collapse-bench[{_EXTRAS[option]}]'")
+    if option not in installed:
+        nearest = _nearest(option, installed)
+        raise ConfigError(f"{group}={option}: there is no such option{nearest}. Options: {', '.join(installed)}")
 
 
 def _check_suite(overrides: Sequence[Override], multirun: bool) -> None:
@@ -99,9 +168,13 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
         ) from error
 
 
-def chosen_options() -> dict[str, str]:
-    """The option chosen in each group, in a task of Hydra's; several options of one group are joined by ``+``."""
-    hydra = HydraConfig.get()
+def chosen_options(hydra: Any = None) -> dict[str, str]:
+    """The option chosen in each group; several options of one group are joined by ``+``.
+
+    Args:
+        hydra: Hydra's own part of a composed configuration; ``None`` is that of the task of Hydra's that this is.
+    """
+    hydra = hydra or HydraConfig.get()
     chosen = {
         group: str(name)
         for group, name in hydra.runtime.choices.items()
@@ -122,23 +195,48 @@ def resolve(composed: DictConfig) -> dict[str, Any]:
         ConfigError: if a value that must be given is missing.
     """
     try:
-        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        config = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{str(error).splitlines()[0]}; give it as {error.full_key}=VALUE") from error
     assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items() if key != "hydra"}
+    return {str(key): value for key, value in config.items()}
 
 
-def _compose(overrides: Sequence[str], config_name: str) -> DictConfig:
-    _refuse_clashes(overrides, config_name)
+def compose_config(
+    overrides: Sequence[str],
+    config_name: str = "run",
+    folders: Sequence[Path] | None = None,
+    *,
+    with_hydra: bool = False,
+) -> DictConfig:
+    """The configuration that overrides describe.
+
+    Args:
+        overrides: as on the command line, without sweeps.
+        config_name: of the file at the top of the configuration.
+        folders: see ``conf_folders``; ``None`` is ours alone.
+        with_hydra: keep Hydra's own part, ``hydra``.
+
+    Raises:
+        ConfigError: for a misspelt key, group or option, with the nearest match, and for options that clash.
+    """
+    ours, *own = folders or conf_folders()
+    _refuse_clashes(overrides, config_name, [ours, *own])
+    search = [f"hydra.searchpath={json.dumps([f'file://{folder}' for folder in own])}"] if own else []
     try:
-        with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return compose(config_name, overrides=list(overrides))
+        with initialize_config_dir(str(ours), version_base="1.3"):
+            return compose(config_name, overrides=[*overrides, *search], return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(str(error), overrides, config_name)) from error
+        raise ConfigError(_explain(str(error), overrides, config_name, [ours, *own])) from error
 
 
-def _refuse_clashes(overrides: Sequence[str], config_name: str) -> None:
+def _keys(overrides: Sequence[str], config_name: str, folders: Sequence[Path]) -> list[str]:
+    """All dotted keys of a configuration."""
+    return list(flatten(OmegaConf.to_container(compose_config(overrides, config_name, folders), resolve=False)))
+
+
+def _refuse_clashes(overrides: Sequence[str], config_name: str, folders: Sequence[Path]) -> None:
     """Several options of one group go together only where no two of them fill the same key differently."""
     for override in parse_overrides(overrides):
         group, options = override.key_or_group, override.value()
@@ -146,7 +244,7 @@ def _refuse_clashes(overrides: Sequence[str], config_name: str) -> None:
             continue
         filled: dict[str, tuple[str, Any]] = {}
         for option in map(str, options):
-            for key, value in _keys_filled_by(Path(conf_dir()) / group / f"{option}.yaml").items():
+            for key, value in _keys_filled_by(group, option, folders).items():
                 other, same = filled.setdefault(key, (option, value))
                 if value != same:
                     raise ConfigError(
@@ -154,12 +252,13 @@ def _refuse_clashes(overrides: Sequence[str], config_name: str) -> None:
                     )
 
 
-def _keys_filled_by(file: Path) -> dict[str, Any]:
+def _keys_filled_by(group: str, option: str, folders: Sequence[Path]) -> dict[str, Any]:
     """Whole keys, such as ``encoder.pca._target_``, and what the file of one option writes there."""
-    if not file.is_file():
+    file = next((file for folder in folders if (file := folder / group / f"{option}.yaml").is_file()), None)
+    if file is None:
         return {}  # Hydra's own message says which options there are
     header = re.match(r"#\s*@package\s+(\S+)", file.read_text())
-    package = header[1] if header else file.parent.name
+    package = header[1] if header else group
     content = OmegaConf.to_container(OmegaConf.load(file))
     assert isinstance(content, dict)
     return {f"{package}.{key}": value for key, value in content.items() if key != "defaults"}
@@ -173,17 +272,19 @@ def _groups(config_name: str) -> list[str]:
     return sorted([*groups, *(nested for nested in _NESTED_GROUPS if nested.partition("/")[0] in groups)])
 
 
-def _options(group: str) -> list[str]:
-    return sorted(p.stem for p in (Path(conf_dir()) / group).glob("*.yaml"))
+def _options(group: str, folders: Sequence[Path]) -> list[str]:
+    return sorted(p.stem for folder in folders for p in (folder / group).glob("*.yaml"))
 
 
-def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
+def _explain(message: str, overrides: Sequence[str], config_name: str, folders: Sequence[Path]) -> str:
     """One sentence that names what is misspelt, and the nearest thing that exists."""
+    if plugin := re.search(r"'(hydra/(?:launcher|sweeper))/(\w+)'", message):  # of an experiment
+        _check_plugin(plugin[1], plugin[2])
     groups = _groups(config_name)
     choices = [o for o in overrides if o.partition("=")[0] in groups]
     for choice in choices:
         group, _, options = choice.partition("=")
-        known = _options(group)
+        known = _options(group, folders)
         for option in options.strip("[]").split(","):
             if option.strip() not in [*known, "null"]:
                 nearest = _nearest(option, known)
@@ -195,7 +296,7 @@ def _explain(message: str, overrides: Sequence[str], config_name: str) -> str:
             return f"{choice}: this {outer} has no {inner} to choose; leave it out, or take another {outer}"
     if choices == list(overrides):
         return message.strip().splitlines()[0]
-    known = [*groups, *flatten(OmegaConf.to_container(_compose(choices, config_name), resolve=False))]
+    known = [*groups, *_keys(choices, config_name, folders)]
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if not any(name == key or name.startswith(f"{key}.") for name in known):
@@ -243,13 +344,77 @@ def build(node: Any, path: str) -> Any:
     return node
 
 
+def classes(node: Any, path: str = "") -> dict[str, type]:
+    """The classes that a configuration names, by the dotted path of what they describe.
+
+    Args:
+        node: plain values.
+        path: of the node.
+
+    Raises:
+        ConfigError: if there is no such class.
+    """
+    if isinstance(node, Mapping):
+        own = {path: _locate(node["_target_"], path)} if "_target_" in node else {}
+        children = {f"{path}.{key}".removeprefix("."): value for key, value in node.items()}
+    elif isinstance(node, (list, tuple)):
+        own, children = {}, {f"{path}[{i}]": value for i, value in enumerate(node)}
+    else:
+        return {}
+    return own | {found: cls for key, value in children.items() for found, cls in classes(value, key).items()}
+
+
 def _locate(target: str, path: str) -> type:
     from hydra.utils import get_class
 
     try:
         return get_class(target)
     except Exception as error:
-        raise ConfigError(f"{path}._target_={target}: there is no such class ({error})") from error
+        reason = " ".join(str(error).split())
+        module = str(target).partition(".")[0]
+        remedy = "" if _is_importable(module) else f"; install {module}, or name its folder: PYTHONPATH=FOLDER"
+        raise ConfigError(f"{path}._target_={target}: there is no such class ({reason}){remedy}") from error
+
+
+def refuse_foreign_code(node: Any, file: Path, remedy: str) -> None:
+    """Refuses classes from outside this package: the file may be a stranger's, and making an object runs its code.
+
+    Args:
+        node: plain values.
+        file: that they are from, for errors.
+        remedy: what to add where one trusts it.
+
+    Raises:
+        ConfigError: if it names such a class.
+    """
+    if isinstance(node, Mapping):
+        if "_target_" in node and not _is_own(str(node["_target_"])):
+            raise ConfigError(
+                f"{file} names {node['_target_']}, code outside collapse_bench; if you trust it, add {remedy}"
+            )
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            refuse_foreign_code(child, file, remedy)
+
+
+def _is_own(target: str) -> bool:
+    from hydra.utils import get_class
+
+    if not target.startswith("collapse_bench."):
+        return False
+    try:
+        # A module of this package may have imported a class from elsewhere.
+        return get_class(target).__module__.startswith("collapse_bench.")
+    except Exception:  # there is no such class, and ``build`` says so
+        return True
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _call(cls: type, arguments: Mapping[str, Any], path: str) -> Any:
@@ -274,3 +439,18 @@ def _readable(hint: Any) -> str:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
     text = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     return text.replace("None", "null").replace("NoneType", "null")
+
+
+def speaks() -> bool:
+    """Whether this process is the only one, or the first of those that torchrun has started; known before they join."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def typed_command() -> str:
+    """The command line that started this program."""
+    num_processes, num_local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if num_processes == 1:
+        return shlex.join(["collapse-run", *sys.argv[1:]])
+    nodes = [] if num_local == num_processes else [f"--nnodes={num_processes // num_local}"]
+    program = ["torchrun", *nodes, f"--nproc_per_node={num_local}", "-m", "collapse_bench.cli.run"]
+    return shlex.join([*program, *sys.argv[1:]])

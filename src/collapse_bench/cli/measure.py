@@ -9,7 +9,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from collapse_bench.cli.config import check_command_line, conf_dir, parse_overrides
+from collapse_bench.cli.config import check_command_line, conf_dir, conf_folders, own_conf_dir, parse_overrides
 from collapse_bench.errors import CollapseBenchError, ConfigError
 
 
@@ -30,7 +30,11 @@ def main() -> None:
             check_command_line(sys.argv[1:], "selftest")
             _selftest()
         else:
-            sys.argv[1:1] = _choices_of_the_run(sys.argv[1:])
+            # Before the user's, which win, and beside them, because Hydra wants all overrides in one place.
+            of_the_run = _choices_of_the_run(sys.argv[1:])
+            is_override = ["=" in argument and not argument.startswith("-") for argument in sys.argv]
+            first = is_override.index(True) if any(is_override) else len(sys.argv)
+            sys.argv[first:first] = of_the_run
             check_command_line(sys.argv[1:], "measure")
             _measure()
     except CollapseBenchError as error:
@@ -47,10 +51,14 @@ def _choices_of_the_run(arguments: Sequence[str]) -> list[str]:
     except (KeyError, OSError, TypeError, ValueError):
         return []  # there is no run, or it is damaged, which is said where it is read
     overrides = []
+    folders = conf_folders(own_conf_dir(arguments))
     for group, choice in choices.items():
         options = choice.split("+")
         # An option may have been renamed since; a choice is a name, never a path.
-        known = all(Path(name).name == name and Path(conf_dir(), group, f"{name}.yaml").is_file() for name in options)
+        known = all(
+            Path(name).name == name and any((folder / group / f"{name}.yaml").is_file() for folder in folders)
+            for name in options
+        )
         if group not in given and known:
             overrides.append(f"{group}={choice}" if len(options) == 1 else f"{group}=[{','.join(options)}]")
     return overrides

@@ -19,10 +19,11 @@ class RichWatch(Watch):
         budget: of the run, from which the time left is estimated.
         first: the first generation that will be computed.
         live: whether to draw the moving bar as well as the lines.
+        name: of the run, before each line.
     """
 
-    def __init__(self, console: Console, budget: Budget, first: int, live: bool) -> None:
-        self._console, self._budget = console, budget
+    def __init__(self, console: Console, budget: Budget, first: int, live: bool, name: str = "") -> None:
+        self._console, self._budget, self._name = console, budget, f"{name}: " if name else ""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -66,7 +67,8 @@ class RichWatch(Watch):
         seconds = "  ".join(f"{phase} {s:.1f} s" for phase, s in record.spent.seconds.items())
         reused = f"  (from the cache: {', '.join(record.spent.reused)})" if record.spent.reused else ""
         size = f"{in_millions(record.num_parameters)} parameters"
-        self._console.print(f"generation {record.generation} committed  {size}  {seconds}{reused}", highlight=False)
+        line = f"{self._name}generation {record.generation} committed  {size}  {seconds}{reused}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def in_millions(count: int) -> str:

@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from collapse_bench.cli.config import check_command_line, conf_dir
+from collapse_bench.cli.config import check_command_line, conf_dir, speaks, typed_command
 from collapse_bench.errors import CollapseBenchError
 
 
@@ -26,16 +26,18 @@ def main() -> None:
 
 
 @hydra.main(config_path=conf_dir(), config_name="run", version_base="1.3")
-def _run(config: DictConfig) -> None:
+def _run(config: DictConfig) -> float | None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from collapse_bench.cli.sweep import run_cell
+
+        return run_cell(config)
     # torch and Lightning take seconds to import, and --help needs neither.
     from collapse_bench.cli.chain import run_chain
 
     try:
-        run_chain(config)
+        return run_chain(config, command=typed_command())
     except CollapseBenchError as error:
-        if HydraConfig.get().mode == RunMode.RUN:
-            sys.exit(_said_once(error))
-        raise  # the other jobs of a sweep go on; Hydra raises the first error at the end
+        sys.exit(_said_once(error))
 
 
 def _said_once(error: CollapseBenchError) -> str | int:
@@ -43,7 +45,7 @@ def _said_once(error: CollapseBenchError) -> str | int:
 
     Otherwise torchrun might end it before it has spoken.
     """
-    return f"error: {error}" if os.environ.get("RANK", "0") == "0" else 0
+    return f"error: {error}" if speaks() else 0
 
 
 if __name__ == "__main__":

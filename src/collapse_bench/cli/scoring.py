@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -21,7 +20,14 @@ from collapse_bench.analysis.tables import FLOOR, format_scores
 from collapse_bench.assembly import assemble, assemble_measurer
 from collapse_bench.chain import Chain
 from collapse_bench.cli.chain import PARTS, open_store, print_table
-from collapse_bench.cli.config import build, chosen_options, flatten, parse_overrides, resolve
+from collapse_bench.cli.config import (
+    build,
+    chosen_options,
+    flatten,
+    parse_overrides,
+    refuse_foreign_code,
+    resolve,
+)
 from collapse_bench.datasets.foreign import read_samples
 from collapse_bench.errors import ConfigError, DataError, RunDirError
 from collapse_bench.fingerprint import library_versions
@@ -101,7 +107,7 @@ def _measure_run(path: Path, given: Mapping[str, Any], console: Console) -> None
     measured = [t for t in run_dir.generations() if _is_stored(run_dir.generation(t))]
     _say_what_is_missing(run, measured, console)
     if not given["trust"]:
-        _refuse_foreign_code(run.config, path / "config.yaml")
+        refuse_foreign_code(run.config, path / "config.yaml", "trust=true")
     config, choices = _replaced(run, given)
     settings = flatten({group: config[group] for group in _REPLACEABLE})
     file = path / "measured" / f"{choices['encoder']}-{choices['metrics']}.json"
@@ -155,29 +161,6 @@ def _say_what_is_missing(run: Run, measured: Sequence[int], console: Console) ->
     if missing := [str(record.generation) for record in run.records if record.generation not in measured]:
         not_there = "not measured, because the model or the kept images are not on the disk"
         _say(console, f"{not_there}: generations {', '.join(missing)}. {_REMEDY}")
-
-
-def _refuse_foreign_code(node: Any, file: Path) -> None:
-    """Refuses classes from outside this package: the file may be a stranger's, and making an object runs its code."""
-    if isinstance(node, Mapping):
-        if "_target_" in node and not _is_own(str(node["_target_"])):
-            raise ConfigError(
-                f"{file} names {node['_target_']}, code outside collapse_bench; if you trust it, add trust=true"
-            )
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            _refuse_foreign_code(child, file)
-
-
-def _is_own(target: str) -> bool:
-    if not target.startswith("collapse_bench."):
-        return False
-    try:
-        # A module of this package may have imported a class from elsewhere.
-        return get_class(target).__module__.startswith("collapse_bench.")
-    except Exception:  # there is no such class, and ``build`` says so
-        return True
 
 
 def _replaced(run: Run, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

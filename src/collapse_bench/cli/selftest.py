@@ -45,7 +45,9 @@ def show_what_metrics_see(composed: DictConfig) -> None:
         data = build(config["dataset"], "dataset").load()
         check_measures(encoders, metrics, data.spec, trainer.exact)
         store = open_store(config["cache"])
-        fitted = {name: encoder.fit(data.pool, data.spec, trainer.exact, store) for name, encoder in encoders.items()}
+        fitted = {
+            name: encoder.fit(data.not_held_out, data.spec, trainer.exact, store) for name, encoder in encoders.items()
+        }
         counts, held_out, training = _images(data, config)
         generative = [metric for metric in metrics.values() if isinstance(metric, GenerativeMetric)]
         rulers = rulers_of(fitted, generative, held_out, store)

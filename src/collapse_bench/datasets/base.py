@@ -64,17 +64,20 @@ class RealImages:
         name: how tables call it.
         spec: shape and classes.
         pool: the real images that may be trained on.
+        not_held_out: the real images that encoders are fitted on, whatever ``num_real`` is, so that pools of all sizes
+            are measured with one ruler; ``pool`` itself where all of them may be trained on.
         held_out: the real images that are measured with.
     """
 
     name: str
     spec: ImageSpec
     pool: Pool
+    not_held_out: Pool
     held_out: HeldOut
 
     @property
     def content_hash(self) -> str:
-        """Hash of all images and labels, and of which set each is in."""
+        """Hash of all images and labels of the three sets, and of which set each is in."""
         return fingerprint(*(p.content_hash for p in (self.pool, self.held_out.reference, self.held_out.control)))
 
 
@@ -156,14 +159,15 @@ class Dataset(ABC):
         if self.long_tail is not None:
             train, test = (self._thin(found.labels, part, class_names) for part in (train, test))
 
-        real, reference, control = (
+        real, not_held_out, reference, control = (
             replace(pool, images=_resize(pool.images, self.image_size))
             for pool in self._split(found, train, None if raw.test_images is None else test)
         )
         channels, height, width = real.images.shape[1:]
         dtype = str(real.images.dtype).removeprefix("torch.")
         spec = ImageSpec(channels, height, width, class_names, dtype)
-        return RealImages(self.name, spec, real, HeldOut(reference, control))
+        not_held_out = real if len(real) == len(not_held_out) else not_held_out
+        return RealImages(self.name, spec, real, not_held_out, HeldOut(reference, control))
 
     def _check_options(self) -> None:
         if self.image_size is not None and self.image_size < _MIN_IMAGE_SIZE:
@@ -216,8 +220,8 @@ class Dataset(ABC):
 
     def _split(
         self, found: Pool, train: Int64[Tensor, " k"], test: Int64[Tensor, " m"] | None
-    ) -> tuple[Pool, Pool, Pool]:
-        """Real pool, reference and control set, drawn from the positions ``train`` and ``test`` of ``found``."""
+    ) -> tuple[Pool, Pool, Pool, Pool]:
+        """Real pool, all that is not held out, reference and control set, from the positions ``train`` and ``test``."""
         quarter = max(1, min(len(train) // 4, _MAX_HELD_OUT))
         generator = Stream(self.split_seed, RUN_LEVEL, Role.SPLIT).generator()
 
@@ -236,21 +240,25 @@ class Dataset(ABC):
                 raise ConfigError(
                     f"dataset.control_from=test, but {self.name} has no published test images; set it to train"
                 )
-            reference, rest = drawn("num_reference", len(test) // 2, test, "published test images", keep=1)
-            default = min(len(rest), len(reference))
-            control, _ = drawn("num_control", default, rest, "published test images that are not in the reference")
-            real, _ = drawn("num_real", len(train), train, "training images")
-            return found.take(real), found.take(reference), found.take(control)
-        # One image more must always remain: first for the control set, then for the real pool.
-        if test is None:
-            reference, rest = drawn("num_reference", quarter, train, "images", keep=2)
+            reference, others = drawn("num_reference", len(test) // 2, test, "published test images", keep=1)
+            default = min(len(others), len(reference))
+            control, _ = drawn("num_control", default, others, "published test images that are not in the reference")
+            rest, what = train, "training images"
         else:
-            reference, _ = drawn("num_reference", len(test), test, "published test images")
-            rest = train
-        default = min(quarter, len(reference))
-        control, rest = drawn("num_control", default, rest, "images that are not in the reference", keep=1)
-        real, _ = drawn("num_real", len(rest), rest, "images that are not held out")
-        return found.take(real), found.take(reference), found.take(control)
+            # One image more must always remain: first for the control set, then for the real pool.
+            if test is None:
+                reference, rest = drawn("num_reference", quarter, train, "images", keep=2)
+            else:
+                reference, _ = drawn("num_reference", len(test), test, "published test images")
+                rest = train
+            default = min(quarter, len(reference))
+            control, rest = drawn("num_control", default, rest, "images that are not in the reference", keep=1)
+            what = "images that are not held out"
+        state = generator.get_state()
+        real, _ = drawn("num_real", len(rest), rest, what)
+        # In the order that the real pool has where it is all of them.
+        not_held_out, _ = draw(found.labels, rest, len(rest), generator.set_state(state))
+        return found.take(real), found.take(not_held_out), found.take(reference), found.take(control)
 
 
 def _resize(images: Tensor, size: int | None) -> Tensor:

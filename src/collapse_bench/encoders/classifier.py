@@ -1,4 +1,4 @@
-"""A classifier trained on the real pool, whose last activations are features and whose output is classes."""
+"""A classifier trained on real images, whose last activations are features and whose output is classes."""
 
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -22,9 +22,9 @@ from collapse_bench.types import ImageSpec, to_float
 @final
 @dataclass(frozen=True)
 class Classifier(Encoder):
-    """A small residual network, trained once on the real pool and then frozen.
+    """A small residual network, trained once on real images that are not held out and then frozen.
 
-    Its seed is its own and not the run's: all runs with equal real pools measure with the same network.
+    Its seed is its own and not the run's: all runs with equal real images measure with the same network.
 
     Args:
         width: channels of the first stage, a multiple of 8; features are four times as many.

@@ -1,0 +1,119 @@
+"""The tables of a report, for any format."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from collapse_bench.analysis.runs import Run, headline
+from collapse_bench.analysis.tables import (
+    CARD_LEGEND,
+    RANKING_LEGEND,
+    VERDICT_LEGEND,
+    default_baseline,
+    escape_latex,
+    format_against_table,
+    format_arm_table,
+    format_curve_table,
+    format_paired_table,
+    format_ranking_table,
+    format_verdict_table,
+    label,
+    ranking_notes,
+    refusals,
+    to_latex,
+    to_markdown,
+    to_text,
+    verdict_gaps,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table of a report, for any format.
+
+    Args:
+        title: what the table shows.
+        legend: how it is read; may be empty.
+        table: as text.
+        notes: what must be read with it, one paragraph each.
+    """
+
+    title: str
+    legend: str
+    table: pd.DataFrame
+    notes: Sequence[str] = ()
+
+
+def compose_sections(
+    runs: Sequence[Run], *, baseline: str | None = None, across_budgets: bool = False, setting: str | None = None
+) -> list[Section]:
+    """All tables of runs that compare.
+
+    Args:
+        runs: the runs.
+        baseline: arm to compare with; the first one by default.
+        across_budgets: rank arms of unequal budgets against each other.
+        setting: dotted key of a numeric setting that scores are shown against.
+
+    Raises:
+        ConfigError: if the setting makes no line.
+        RunDirError: if the runs do not compare, or there is no such arm.
+    """
+    arms = format_arm_table(runs)
+    baseline = baseline or default_baseline(runs)
+    paired = format_paired_table(runs, baseline)
+    legend = (
+        "The mean over seeds with its 95 % t interval, from ten seeds on the interquartile mean with a bootstrap "
+        "interval; below each value the change since generation 0."
+    )
+    sections = [Section("Each arm at its last generation", legend, arms, refusals(runs))]
+    if len(paired):
+        legend = "At the last generation that both have, with the 95 % t interval over the pairs."
+        sections.append(Section(f"Difference to {baseline}, seed by seed", legend, paired))
+    if setting is not None:
+        against = format_against_table(runs, setting)
+        sections.append(Section(f"Against {setting}, each arm at its last generation", "", against))
+    ranking = format_ranking_table(runs, across_budgets=across_budgets)
+    notes = [*ranking_notes(runs, across_budgets=across_budgets), CARD_LEGEND]
+    sections.append(Section("Ranking and cost", RANKING_LEGEND, ranking, notes))
+    # Of the numbers that most runs have, recall sees a collapse first.
+    shown = "recall" if "recall" in headline(runs) else headline(runs)[0]
+    curve = format_curve_table(runs, shown)
+    sections.append(Section(f"Over the generations, {label(shown)}", "All metrics are on the page.", curve))
+    verdicts = format_verdict_table(runs)
+    if len(verdicts):
+        # A suite has more arms than there are definitions; rows go on over pages, columns do not.
+        table = verdicts.T.rename_axis("arm") if verdicts.shape[1] > verdicts.shape[0] else verdicts
+        gaps = [f"not decidable: {', '.join(names)}: {gap}" for gap, names in verdict_gaps(runs).items()]
+        sections.append(Section("Verdicts", VERDICT_LEGEND, table, gaps))
+    return sections
+
+
+def as_text(sections: Sequence[Section], width: int) -> str:
+    """The sections for a terminal of so many columns."""
+    parts = []
+    for section in sections:
+        head = [f"{section.title}.", textwrap.fill(section.legend, width)] if section.legend else [f"{section.title}:"]
+        notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in section.notes]
+        parts.append("\n".join([*head, "", to_text(section.table, width), *notes]) + "\n")
+    return "\n".join(parts)
+
+
+def as_markdown(sections: Sequence[Section]) -> str:
+    """The sections as GitHub reads them."""
+    parts = []
+    for section in sections:
+        parts += [f"## {section.title}", *filter(None, [section.legend]), to_markdown(section.table), *section.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_latex(sections: Sequence[Section]) -> str:
+    """The sections as LaTeX tables with captions."""
+    parts = ["% Needs \\usepackage{booktabs}. Copy the tables that you need; some are wider or longer than a page."]
+    for section in sections:
+        words = " ".join([f"{section.title}.", section.legend, *section.notes]).strip()
+        caption, tabular = escape_latex(words), to_latex(section.table)
+        parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{tabular}\\end{{table}}")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,135 @@
+"""Small real chains for tests: the whole loop, on parts that are cheap."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from collapse_bench.assembly import assemble
+from collapse_bench.chain import Chain
+from collapse_bench.cli.config import build, compose_config, conf_folders, resolve
+from collapse_bench.datasets.base import RealImages
+from collapse_bench.loop import Parts, run_generations
+from collapse_bench.now import Now
+from collapse_bench.pool import Pool
+from collapse_bench.records import Record
+from collapse_bench.rundir import RunDir
+from collapse_bench.store import Store
+
+TINY = (
+    "budget=smoke",
+    "budget.num_steps_initial=12",
+    "budget.num_steps=6",
+    "budget.num_synthetic=40",
+    "budget.num_measured=60",
+    "encoder.pca.classifier.num_steps=10",
+    "budget.num_floor_splits=2",
+    "trainer.num_threads=1",
+    "dataset.num_real=64",
+)
+"""Small enough that a generation takes well under a second; one thread, so that results do not depend on the load."""
+
+TINY_FLOW = ("generator.network.width=16", "generator.network.num_blocks=1", "generator.optimisation.batch_size=16")
+"""A network for ``TINY``."""
+
+TINY_GAUSSIAN = (
+    "experiment=gaussian",
+    "dataset.num_images=62",
+    "dataset.num_real=22",
+    "dataset.num_reference=20",
+    "dataset.num_control=20",
+    "budget.num_generations=3",
+    "trainer.num_threads=1",
+)
+"""A closed-form chain of a few milliseconds per generation: 22 real vectors, and as many samples per generation."""
+
+TINY_OPTION = {
+    "condition_drop": ("generator.conditional=true",),
+    "guidance_decay": ("generator.conditional=true", "generator.condition_dropout=0.1"),
+    "verifier": ("mitigation.curator.discriminator.num_steps=4",),
+    "detector": ("mitigation.weigher.discriminator.num_steps=4",),
+    "time_gate": ("mitigation.weigher.discriminator.num_steps=4", "mitigation.weigher.num_draws=1"),
+}
+"""What some mitigations need besides ``TINY``, or what makes them cheap."""
+
+
+def composed(*overrides: str, config_dir: str | Path | None = None) -> dict[str, Any]:
+    """The resolved configuration for these overrides, as plain values.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: folder of a user's own options.
+
+    Raises:
+        ConfigError: for a misspelt key or option.
+    """
+    return resolve(compose_config(overrides, folders=conf_folders(config_dir)))
+
+
+def parts_of(config: dict[str, Any], store: Path) -> Parts:
+    """The parts that a configuration describes."""
+    return assemble_config(config, build(config["dataset"], "dataset").load(), store)
+
+
+def assemble_config(config: dict[str, Any], data: RealImages, store: Path) -> Parts:
+    """The parts that a configuration describes, on these images."""
+    groups = ("generator", "sampler", "labels", "regime", "mitigation", "encoder", "metrics", "budget", "trainer")
+    return assemble(
+        data=data,
+        store=Store(store),
+        **{name: build(config[name], name) for name in groups},
+    )
+
+
+@contextmanager
+def opened_run_dir(path: Path, name: str = "test") -> Iterator[RunDir]:
+    """A run directory that belongs to the configuration ``name``."""
+    run_dir = RunDir(path)
+    with run_dir.opened({"identity": {"name": name}}, {"name": name}):
+        yield run_dir
+
+
+class FinishedChain:
+    """A chain in a folder of its own that keeps all its models and pools, to be looked at; nothing is measured.
+
+    Args:
+        folder: of the run and its store.
+        overrides: as on the command line.
+        seed: of the chain.
+        config_dir: folder of a user's own options.
+    """
+
+    def __init__(self, folder: Path, *overrides: str, seed: int = 0, config_dir: str | Path | None = None) -> None:
+        self.parts = parts_of({**composed(*overrides, config_dir=config_dir), "metrics": {}}, folder / "store")
+        self.seed = seed
+        with opened_run_dir(folder / "run") as self.run_dir:
+            self.records: tuple[Record, ...] = run_generations(self.parts, seed, self.run_dir, keep="all")
+
+    def now(self, generation: int) -> Now:
+        """What the parts saw at a generation; ``now.chain.kept`` knows all pools."""
+        chain = Chain.resume_or_start(
+            self.run_dir,
+            empty_model=lambda: self.parts.generator.empty_model(self.parts.setting.spec),
+            refined_skeleton=self.parts.mitigation.refiner.skeleton,
+            keep="all",
+            num_pools_needed=None,
+        )
+        return Now(generation, self.seed, self.parts.setting, chain)
+
+    def pool(self, generation: int) -> Pool:
+        """The training pool of a generation."""
+        return self.parts.regime.mix(self.now(generation))
+
+    @property
+    def train_pools(self) -> list[dict[str, int]]:
+        """Images trained on in each generation, by birth."""
+        return [dict(record.train_pool) for record in self.records]
+
+
+def assert_equal_chains(first: FinishedChain, second: FinishedChain) -> None:
+    """Two chains have equal records and, bit for bit, equal models and samples."""
+    assert [r.deterministic for r in first.records] == [r.deterministic for r in second.records]
+    for t in range(len(first.records)):
+        for file in ("fitted.safetensors", "kept.safetensors"):
+            contents = [(chain.run_dir.generation(t) / file).read_bytes() for chain in (first, second)]
+            assert contents[0] == contents[1]

@@ -1,0 +1,1 @@
+"""What makes every sweep go on to its end, whatever its sweeper and its launcher."""

@@ -1,0 +1,110 @@
+"""From runs to an entry of the leaderboard, and its cells made again, as an outsider meets it."""
+
+import json
+import lzma
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chains import TINY_GAUSSIAN
+
+from collapse_bench.analysis.archive import ARCHIVE, write_archive
+from collapse_bench.analysis.entries import ENTRY
+from collapse_bench.analysis.runs import find_runs
+from collapse_bench.cli.leaderboard import cell_overrides
+from collapse_bench.cli.report import main
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of a tiny sweep: a control and a mitigation of two slots, one seed."""
+    folder = tmp_path_factory.mktemp("suite")
+    sweep = ["mitigation=control,random_subset", "runs_dir=runs", "cache.enabled=false", "progress=false"]
+    command = [sys.executable, "-m", "collapse_bench.cli.run", "-m", *TINY_GAUSSIAN, *sweep]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    assert process.returncode == 0, process.stderr
+    return folder / "runs"
+
+
+@pytest.fixture
+def entry(suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The same as an entry."""
+    folder = tmp_path / "results" / "2026-11-21_abcdef0" / "tiny"
+    assert main(["entry", str(suite), str(folder), "--submitter", "a tester"]) == 0
+    printed = capsys.readouterr().out
+    assert f"2 runs in {folder / ARCHIVE}" in printed
+    assert f"still to write: {folder / 'README.md'}" in printed
+    return folder
+
+
+def test_an_entry_is_a_folder_with_archive_description_and_table(entry: Path) -> None:
+    assert sorted(p.name for p in entry.iterdir()) == [ENTRY, ARCHIVE, "table.md"]
+    assert "Ranking and cost" in (entry / "table.md").read_text()
+
+
+def test_an_entry_is_on_the_leaderboard(entry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["leaderboard", str(entry.parents[1]), "--out", str(out)]) == 0
+    assert "random_subset" in capsys.readouterr().out
+    assert "random_subset" in (out / "leaderboard.md").read_text()
+    assert (out / "leaderboard.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_cell_made_again_has_equal_numbers(entry: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(entry)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs, as its entry.json says" in printed
+    assert "collapse-run dataset=gaussian" in printed
+    assert " 0 within the tolerance, 0 apart" in printed
+    assert "differs:" not in printed
+
+
+def test_a_number_that_was_made_up_is_found(
+    suite: Path, entry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(suite, tmp_path / "copy")
+    runs = find_runs(copy)
+    for file in copy.glob("*/gen_002/record.json"):
+        record = json.loads(file.read_text())
+        for score in record["scores"]:
+            if (score["metric"], score["of"]) == ("fid", "model"):
+                score["value"] = 100.0
+        file.write_text(json.dumps(record))
+    write_archive([run.path for run in runs], copy, entry / ARCHIVE)
+    assert main(["verify", str(entry)]) == 1
+    printed = capsys.readouterr()
+    assert " 1 apart" in printed.out
+    assert "generation 2, fid: 100 committed" in printed.out
+    assert "check out commit abcdef0" in printed.err
+
+
+def test_an_archive_that_was_cut_short_is_one_line(entry: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = (entry / ARCHIVE).read_bytes()
+    (entry / ARCHIVE).write_bytes(content[:-100])
+    for command in ("verify", "leaderboard"):
+        assert main([command, str(entry)]) == 1
+        error = capsys.readouterr().err
+        assert "damaged or cut short" in error
+        assert error.count("\n") == 1
+    (entry / ARCHIVE).write_bytes(lzma.compress(b""))
+    assert main(["verify", str(entry)]) == 1
+    assert ARCHIVE in capsys.readouterr().err
+
+
+def test_a_cells_command_says_what_its_sweep_and_its_experiment_said(suite: Path) -> None:
+    for run in find_runs(suite):
+        overrides = cell_overrides(run)
+        assert f"mitigation={run.choices['mitigation']}" in overrides
+        assert [o for o in overrides if o.startswith("budget.num_generations=")] == ["budget.num_generations=3"]
+        assert not [o for o in overrides if o.startswith(("runs_dir", "run_dir", "cache", "experiment", "progress"))]
+
+
+def test_the_commands_import_no_torch(entry: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from collapse_bench.cli.report import main; "
+        f"assert main(['leaderboard', {str(entry)!r}, '--out', {str(tmp_path)!r}]) == 0; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0

@@ -1,0 +1,86 @@
+"""``collapse-report status`` as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chains import TINY_GAUSSIAN
+
+from collapse_bench.cli.report import main
+
+OPTIONS = [*TINY_GAUSSIAN, "cache.enabled=false", "progress=false"]
+
+
+def run(folder: Path, *overrides: str) -> None:
+    command = [sys.executable, "-m", "collapse_bench.cli.run", *OPTIONS, *overrides]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    assert process.returncode == 0, process.stderr
+
+
+def state_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    assert main(["status", str(folder), "--json"]) == 0
+    return {cell["name"]: cell["state"] for cell in json.loads(capsys.readouterr().out)["cells"]}
+
+
+def test_a_killed_run_is_running_then_interrupted_then_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ["budget.num_generations=400", "run_dir=mine"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collapse_bench.cli.run", *OPTIONS, *many],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "mine" / "gen_001").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert state_of(tmp_path, capsys) == {"mine": "running"}
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert state_of(tmp_path, capsys) == {"mine": "interrupted"}
+    assert main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 cells: 1 interrupted" in printed
+    assert "time left: about" in printed
+    command = printed.strip().splitlines()[-1].strip()
+    assert command.startswith("collapse-run ")
+    assert command.endswith("run_dir=mine")
+
+
+def test_complete_cells_are_listed_and_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, "runs_dir=runs")
+    assert main(["status", str(tmp_path / "runs")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["cell", "state", "generation", "s", "each", "left"]
+    assert " complete " in lines[1]
+    assert "3 of 3" in lines[1]
+    assert lines[-1] == "1 cells: 1 complete"
+
+
+def test_an_empty_folder_is_fine_and_a_missing_one_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", str(tmp_path)]) == 0
+    assert "no runs, and no sweep has begun here" in capsys.readouterr().out
+    assert main(["status", str(tmp_path / "nowhere")]) == 1
+    error = capsys.readouterr().err
+    assert error == f"collapse-report: {tmp_path / 'nowhere'}: no such folder; give the folder of the runs\n"
+
+
+def test_the_command_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
+    code = (
+        "import sys; from collapse_bench.cli.report import main; "
+        f"assert main(['status', {str(tmp_path)!r}]) == 0; "
+        "sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0
