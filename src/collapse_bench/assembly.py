@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
-
 from collapse_bench.datasets.base import RealImages
 from collapse_bench.encoders.base import Encoder
 from collapse_bench.encoders.classifier import Classifier
@@ -46,7 +44,8 @@ def assemble(
 ) -> Parts:
     """One cell of the benchmark, ready to run; the encoder is trained here if the store does not have it.
 
-    Sets torch's number of threads, on which results depend, for the process. ``objective`` is that of ``Measurer``.
+    Sets what of torch's arithmetic holds for the whole process, see ``TrainerOptions.apply``. ``objective`` is that of
+    ``Measurer``.
 
     Raises:
         CombinationError: if two parts do not go together.
@@ -112,7 +111,7 @@ def assemble_measurer(
         ConfigError: if an encoder or a metric cannot be used on these images.
     """
     check_measures(encoders, metrics, data.spec, trainer.exact)
-    torch.set_num_threads(trainer.num_threads)
+    trainer.apply()
     watch = watch or Watch()
     watch.phase(0, "encoder")
     fitted = {

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from collapse_bench.distributed import from_main
 from collapse_bench.errors import RunDirError
 from collapse_bench.ledger import Ledger
 from collapse_bench.pool import Pool
@@ -56,7 +57,7 @@ class Chain:
         num_pools_needed: int | None,
         watch: Watch | None = None,
     ) -> Self:
-        """The chain as committed in a run directory; empty when nothing is committed.
+        """The chain as committed in a run directory, which the main process alone reads; empty if nothing is committed.
 
         Args:
             run_dir: an opened run directory.
@@ -69,7 +70,7 @@ class Chain:
         Raises:
             RunDirError: if a committed file is missing or damaged.
         """
-        records = run_dir.records()
+        records = from_main(run_dir.records)
         if not records:
             return cls(run_dir, records, None, None, None, keep, num_pools_needed, watch or Watch())
 
@@ -88,7 +89,7 @@ class Chain:
         Raises:
             RunDirError: if it is not on the disk (``keep=last`` deletes what the regime does not look at).
         """
-        return Pool.load(self.run_dir.generation(generation) / "kept.safetensors")
+        return from_main(lambda: Pool.load(self.run_dir.generation(generation) / "kept.safetensors"))
 
     def commit(
         self, record: Record, ledger: Ledger, *, fitted: nn.Module, model: nn.Module, kept: Pool, grid: np.ndarray
@@ -106,18 +107,23 @@ class Chain:
         Raises:
             RunDirError: if the disk refuses; earlier generations stay as they are.
         """
-        with self.run_dir.committing(record.generation) as folder:
-            write_tensors(folder / "fitted.safetensors", fitted.state_dict())
-            if model is not fitted:
-                write_tensors(folder / "model.safetensors", model.state_dict())
-            ledger.save(folder)
-            kept.save(folder / "kept.safetensors")
-            np.save(folder / "grid.npy", grid, allow_pickle=False)
-            write_json(folder / "record.json", record.to_dict())
-        if self.keep == "last":
-            self._delete_before(record.generation)
-        self.watch.committed(record)
-        return replace(self, records=(*self.records, record), first=self.first or model, fitted=fitted, model=model)
+
+        def write() -> Record:
+            with self.run_dir.committing(record.generation) as folder:
+                write_tensors(folder / "fitted.safetensors", fitted.state_dict())
+                if model is not fitted:
+                    write_tensors(folder / "model.safetensors", model.state_dict())
+                ledger.save(folder)
+                kept.save(folder / "kept.safetensors")
+                np.save(folder / "grid.npy", grid, allow_pickle=False)
+                write_json(folder / "record.json", record.to_dict())
+            if self.keep == "last":
+                self._delete_before(record.generation)
+            return record
+
+        committed = from_main(write)  # with the times of the main process
+        self.watch.committed(committed)
+        return replace(self, records=(*self.records, committed), first=self.first or model, fitted=fitted, model=model)
 
     def _delete_before(self, generation: int) -> None:
         """Deletes the models, and the pools that the regime no longer looks at, of earlier generations."""
@@ -145,14 +151,14 @@ def load_models(
     """
     with isolated_rng(0):  # an unfitted model draws parameters, which are overwritten at once
         fitted = _load_into(empty_model(), folder / "fitted.safetensors")
-        if not (folder / "model.safetensors").exists():
+        if not from_main((folder / "model.safetensors").exists):
             return fitted, fitted
         return fitted, _load_into(refined_skeleton(fitted), folder / "model.safetensors")
 
 
 def _load_into(module: nn.Module, path: Path) -> nn.Module:
     try:
-        module.load_state_dict(load_file(path))
+        module.load_state_dict(from_main(lambda: load_file(path)))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunDirError(f"cannot load the model {path}: {error}; delete its generation folder to redo it") from error
     return module.eval()

@@ -43,3 +43,7 @@ class HiddenColumnError(CollapseBenchError):
 
 class MetricError(CollapseBenchError):
     """A metric was given features that it cannot score, for example NaN."""
+
+
+class DivergenceError(CollapseBenchError):
+    """Processes that run one chain together do not agree about what comes next."""

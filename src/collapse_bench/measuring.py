@@ -270,7 +270,7 @@ class Measurer:
             num_splits,
             torch.get_num_threads(),
         )
-        tensors, _ = store.get_or_build("floor", key, lambda: self._split_values(num_splits))
+        tensors, _ = store.get_or_build("floor", key, lambda: self._split_values(real, num_splits))
         floor = []
         for score in self._control_scores:
             if score.metric in tensors:
@@ -281,12 +281,13 @@ class Measurer:
                 floor.append(replace(score, of="floor", value=mean, low=None, high=None, spread=spread))
         return tuple(floor)
 
-    def _split_values(self, num_splits: int) -> dict[str, Tensor]:
+    def _split_values(self, real: Pool, num_splits: int) -> dict[str, Tensor]:
         num_reference = len(self._reference)
         values: dict[str, list[float]] = {}
         for ruler in self._rulers:
             rng = Stream(0, RUN_LEVEL, Role.FLOOR).generator()  # the same splits for every ruler
             resampled = ruler.resampled()
+            resampled.see(image_set(real), "real")  # all of them: this process may have a part alone
             held_out = ImageSet.concat([resampled.encoded_real(s) for s in (self._reference, self._control)])
             held_out = held_out.with_columns(hashes=held_out.hashes)  # once, not for every split
             for _ in range(num_splits):

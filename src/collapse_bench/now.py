@@ -164,7 +164,7 @@ class Now:
             start,
         )
         with self.timed("fit"):
-            tensors, reused = setting.store.get_or_build("fit", key, build)
+            tensors, reused = setting.store.get_or_build("fit", key, build, together=True)
         losses = tuple((int(step), loss) for step, loss in tensors.pop("losses").tolist())
         model.load_state_dict(tensors)
         if role is Role.FIT:
@@ -207,7 +207,7 @@ class Now:
         Args:
             name: of the thing, for example ``"verifier"``; unique within a mitigation.
             pool: all the images that it may see.
-            build: makes its tensors from that pool; random numbers come from the job's seed alone.
+            build: makes its tensors from that pool, in the main process; random numbers come from the job's seed alone.
             inputs: whatever else decides what is built, to be hashed.
             num_steps: gradient steps that the building takes; 0 where no network is trained.
             num_samples: images that are drawn from a model for it.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from collapse_bench.distributed import gathered, is_shared, num_processes, own_part
 from collapse_bench.encoders.base import Encoded, FittedEncoder
 from collapse_bench.fingerprint import code_version, fingerprint
 from collapse_bench.metrics.base import Estimate, GenerativeMetric, Side
@@ -48,27 +49,40 @@ class Ruler:
         return self.with_metrics(copy.deepcopy(metrics))
 
     def see(self, images: ImageSet | None, side: Side) -> None:
-        """Replaces the real images of a side, or forgets them."""
+        """Replaces the real images of a side, or forgets them; of several processes each keeps its own part."""
         looking = self.looking_at(side)
-        looking.see_encoded(None if images is None else looking.encoded_real(images), side)
+        encoded = None if images is None else _own(looking.encoded_real(images))
+        gathered(lambda: looking.see_encoded(encoded, side), f"{side} images")
 
     def see_encoded(self, encoded: ImageSet | None, side: Side) -> None:
-        """As ``see``, for images that have the encoder's columns."""
+        """As ``see``, for images that have the encoder's columns; of several processes each names its part."""
         for metric in self.looking_at(side).metrics:
             metric.forget(side)
             if encoded is not None:
                 metric.update(encoded, side=side)
 
     def estimates(self, images: ImageSet) -> Iterator[tuple[str, Estimate]]:
-        """All numbers for these generated (or control) images, of the metrics that know the images they need."""
+        """All numbers for these generated (or control) images, of the metrics that know the images they need.
+
+        Several processes encode a part of the images each, and torchmetrics brings together what they have.
+        """
         ready = self.with_metrics([metric for metric in self.metrics if metric.is_ready])
-        return ready.estimates_of_encoded(ready.encoded(images))
+        own = _own(images)
+        gathered(lambda: ready._see_generated(ready.encoded(own)), f"estimates of {len(images)} images")
+        yield from ready._computed()
 
     def estimates_of_encoded(self, encoded: ImageSet) -> Iterator[tuple[str, Estimate]]:
-        """As ``estimates``, for images that have the encoder's columns."""
+        """As ``estimates``, for images that have the encoder's columns; of several processes each names its part."""
+        self._see_generated(encoded)
+        yield from self._computed()
+
+    def _see_generated(self, encoded: ImageSet) -> None:
         for metric in self.metrics:
             metric.reset()
             metric.update(encoded, side="generated")
+
+    def _computed(self) -> Iterator[tuple[str, Estimate]]:
+        for metric in self.metrics:
             for name, estimate in metric.compute().items():
                 yield f"{name}{self.suffix}", estimate
 
@@ -94,9 +108,9 @@ class Ruler:
             columns = {"features": encoded.features}
             return columns if encoded.probabilities is None else columns | {"probabilities": encoded.probabilities}
 
-        # Threads decide the last digits, as everywhere.
-        key = fingerprint(code_version(), self.encoder, images.images, torch.get_num_threads())
-        tensors, _ = self.store.get_or_build("features", key, build)
+        # Threads and processes decide the last digits, as everywhere.
+        key = fingerprint(code_version(), self.encoder, images.images, torch.get_num_threads(), num_processes())
+        tensors, _ = self.store.get_or_build("features", key, build, together=True)
         return Encoded(tensors["features"], tensors.get("probabilities"))
 
 
@@ -127,6 +141,11 @@ def rulers_of(
 def image_set(pool: Pool) -> ImageSet:
     """A pool as metrics see it."""
     return ImageSet(images=pool.images, labels=pool.labels, born=pool.born)
+
+
+def _own(images: ImageSet) -> ImageSet:
+    """This process's part of the images."""
+    return images.take(own_part(len(images))) if is_shared() else images  # the same object knows its hashes
 
 
 def _with_encoded(images: ImageSet, encoded: Encoded) -> ImageSet:

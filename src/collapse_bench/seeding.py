@@ -7,7 +7,7 @@ sample k is the same whatever the batch size, the order or the number of devices
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,11 +71,71 @@ class Stream:
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Seeds torch's global random state inside the block and restores it afterwards, on all devices in use."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    """Seeds torch's global random state inside the block and restores it afterwards, also of the device in use."""
+    # A process works on its current device, and leaves those of others alone.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a batch that this process has, and where the numbers of the whole batch come from."""
+
+    rows: slice
+    num_rows: int
+    rng: torch.Generator
+
+
+_part: _Part | None = None
+
+
+@contextmanager
+def part_of_batch(rows: slice, num_rows: int, rng: torch.Generator) -> Iterator[None]:
+    """Within the block a batch is some rows of one that several processes share.
+
+    ``batch_normal``, ``batch_uniform`` and ``batch_integers`` then draw for the whole batch, and every process takes
+    its rows of it: all of them together see what one process would see. They draw in step, from equal generators.
+
+    Args:
+        rows: those of this process.
+        num_rows: of the whole batch.
+        rng: on the device of the batch; it moves on.
+    """
+    global _part
+    before, _part = _part, _Part(rows, num_rows, rng)
+    try:
+        yield
+    finally:
+        _part = before
+
+
+def batch_normal(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers for a batch, from torch's global random state; see ``part_of_batch``.
+
+    Args:
+        shape: a row per image.
+        device: of the batch.
+        dtype: of the numbers.
+    """
+    if _part is None:
+        return torch.randn(*shape, device=device, dtype=dtype)
+    return torch.randn(_part.num_rows, *shape[1:], generator=_part.rng, device=device, dtype=dtype)[_part.rows]
+
+
+def batch_uniform(num_images: int, device: torch.device) -> Float[Tensor, " num_images"]:
+    """Uniform numbers in [0, 1), one per image of a batch; see ``batch_normal``."""
+    if _part is None:
+        return torch.rand(num_images, device=device)
+    return torch.rand(_part.num_rows, generator=_part.rng, device=device)[_part.rows]
+
+
+def batch_integers(high: int, num_images: int, device: torch.device) -> Int64[Tensor, " num_images"]:
+    """Uniform whole numbers from 0 to ``high`` - 1, one per image of a batch; see ``batch_normal``."""
+    if _part is None:
+        return torch.randint(high, (num_images,), device=device)
+    return torch.randint(high, (_part.num_rows,), generator=_part.rng, device=device)[_part.rows]
 
 
 _MASK = 0xFFFFFFFF

@@ -5,8 +5,8 @@ same entry at once wait for each other: the first one builds it, the second one 
 """
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from collapse_bench.distributed import from_main, is_shared
 from collapse_bench.errors import RunDirError
 from collapse_bench.files import sync_file
 
@@ -35,20 +36,44 @@ class Store:
     max_bytes: int = 10 * 2**30
     enabled: bool = True
 
-    def get_or_build(self, kind: str, key: str, build: Callable[[], Tensors]) -> tuple[dict[str, Tensor], bool]:
-        """The entry's tensors (on the CPU) and whether they were reused.
+    def get_or_build(
+        self, kind: str, key: str, build: Callable[[], Tensors], *, together: bool = False
+    ) -> tuple[dict[str, Tensor], bool]:
+        """The entry's tensors (on the CPU) and whether they were reused: the same in all processes that run a chain.
 
         Args:
             kind: what is stored, for example ``"fit"``; a folder name.
-            key: fingerprint of everything that ``build`` depends on.
+            key: fingerprint of everything that ``build`` depends on; that of the main process counts.
             build: makes the tensors when the store does not hold them.
+            together: all processes call ``build``, which shares its work among them; else the main one does.
 
         Raises:
             RunDirError: if the folder cannot be written.
         """
+        if not (together and is_shared()):
+            return from_main(lambda: self._get_or_build(kind, key, build))
+        with ExitStack() as stack:  # the main process has the lock while all of them build
+            found = from_main(
+                lambda: self._find(stack.enter_context(self._locked(kind, key))) if self.enabled else None
+            )
+            if found is not None:
+                return found, True
+            built = build()
+            return from_main(lambda: self._put(kind, key, built)), False
+
+    def _get_or_build(self, kind: str, key: str, build: Callable[[], Tensors]) -> tuple[dict[str, Tensor], bool]:
         if not self.enabled:
             return _to_cpu(build()), False
-        path = self.root / kind / f"{key}.safetensors"
+        with self._locked(kind, key) as path:
+            found = self._find(path)
+            if found is not None:
+                return found, True
+            return self._put(kind, key, build()), False
+
+    @contextmanager
+    def _locked(self, kind: str, key: str) -> Iterator[Path]:
+        """The file of an entry, which is this process's for the length of the block."""
+        path = self._path(kind, key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path.with_suffix(".lock")).acquire()
@@ -58,21 +83,34 @@ class Store:
                 "or turn it off with cache.enabled=false"
             ) from error
         with lock:
-            if path.exists():
-                try:
-                    tensors = load_file(path)
-                except (SafetensorError, OSError):
-                    path.unlink(missing_ok=True)  # damaged, or pruned by another process: build it again
-                else:
-                    with suppress(FileNotFoundError):  # pruned by another process since
-                        os.utime(path)
-                    return tensors, True
-            for unfinished in path.parent.glob(f"{path.name}.*.tmp"):  # of a killed process: we hold the lock
-                unfinished.unlink()
-            tensors = _to_cpu(build())
+            yield path
+
+    def _path(self, kind: str, key: str) -> Path:
+        return self.root / kind / f"{key}.safetensors"
+
+    def _find(self, path: Path) -> dict[str, Tensor] | None:
+        """The tensors of an entry; ``None`` if there are none, and then nothing unfinished either."""
+        if path.exists():
+            try:
+                tensors = load_file(path)
+            except (SafetensorError, OSError):
+                path.unlink(missing_ok=True)  # damaged, or pruned by another process: build it again
+            else:
+                with suppress(FileNotFoundError):  # pruned by another process since
+                    os.utime(path)
+                return tensors
+        for unfinished in path.parent.glob(f"{path.name}.*.tmp"):  # of a killed process: we hold the lock
+            unfinished.unlink()
+        return None
+
+    def _put(self, kind: str, key: str, built: Tensors) -> dict[str, Tensor]:
+        """The tensors on the CPU, after they have become an entry."""
+        tensors = _to_cpu(built)
+        if self.enabled:
+            path = self._path(kind, key)
             write_tensors(path, tensors)
-        self._prune(keep=path)
-        return tensors, False
+            self._prune(keep=path)
+        return tensors
 
     def _prune(self, keep: Path) -> None:
         """Deletes the least recently used entries until the store is within ``max_bytes``; never ``keep``."""

@@ -2,9 +2,11 @@
 
 import logging
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, final
 
@@ -12,11 +14,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int64
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from collapse_bench.distributed import apart, from_main, is_shared, mean_of_all, num_processes, own_part, rank
 from collapse_bench.errors import ConfigError, TrainingError
 from collapse_bench.pool import LivePool, Pool
-from collapse_bench.seeding import isolated_rng
+from collapse_bench.seeding import isolated_rng, part_of_batch
 from collapse_bench.types import to_float
 
 # Lightning says at every fit which accelerators there are.
@@ -36,15 +41,20 @@ def _ignore_step(step: int, num_steps: int, loss: float) -> None:
 class TrainerOptions:
     """Where networks are trained, sampled and measured, and in what arithmetic they are trained.
 
-    Sampling and measuring are always in float32.
+    Sampling and measuring are always in float32. Of several processes each has a part of every batch of a fit, of the
+    samples and of the images that are measured.
 
     Args:
         accelerator: ``"cpu"`` or ``"cuda"``; a device that is not there is an error, never replaced by another.
         precision: Lightning's name of the arithmetic of training: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
-        num_threads: CPU threads. Floating-point sums depend on it, so it is part of what makes a run
+        num_threads: CPU threads of a process. Floating-point sums depend on it, so it is part of what makes a run
             reproducible bit for bit.
         compile: compile the loss with ``torch.compile``.
         channels_last: memory format of image networks.
+        strategy: Lightning's name of how several processes train: ``"ddp"``, which adds up their gradients; or
+            ``"single"``, for one process.
+        num_processes: how many ``torchrun`` has started, on all nodes together; like ``num_threads`` it is part of what
+            makes a run reproducible bit for bit.
     """
 
     accelerator: Literal["cpu", "cuda"] = "cpu"
@@ -52,8 +62,15 @@ class TrainerOptions:
     num_threads: int = 2
     compile: bool = False
     channels_last: bool = False
+    strategy: Literal["single", "ddp"] = "single"
+    num_processes: int = 1
 
     def __post_init__(self) -> None:
+        if self.num_processes < 1 or (self.strategy == "single" and self.num_processes > 1):
+            raise ConfigError(
+                f"trainer.num_processes={self.num_processes} does not go with trainer.strategy={self.strategy}; choose "
+                "trainer=ddp or trainer=ddp_gpu and leave the number to torchrun"
+            )
         if self.num_threads < 1:
             raise ConfigError(f"trainer.num_threads must be at least 1, got {self.num_threads}")
         if self.accelerator == "cuda" and not torch.cuda.is_available():
@@ -63,13 +80,24 @@ class TrainerOptions:
 
     @property
     def exact(self) -> "TrainerOptions":
-        """The same device in float32: encoders are rulers, and arms in other arithmetic share them."""
-        return replace(self, precision="32-true", compile=False, channels_last=False)
+        """The same device in float32 and one process: encoders are rulers, and arms in other arithmetic share them."""
+        alone = replace(self, strategy="single", num_processes=1)
+        return replace(alone, precision="32-true", compile=False, channels_last=False)
 
     @property
     def device(self) -> torch.device:
-        """Where tensors live."""
+        """Where tensors live: the process's own device."""
         return torch.device(self.accelerator)
+
+    def apply(self) -> None:
+        """Sets what holds for the whole process: its threads, and that float32 is float32 on a GPU too.
+
+        By default convolutions on a GPU round their inputs to the 10 bits of TF32. Features, which are compared with
+        those of other machines, and samples, of which grey levels are compared, would show it.
+        """
+        torch.set_num_threads(self.num_threads)
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -79,7 +107,7 @@ class Optimisation:
     The schedule spans the steps of the fit at hand, so a generation with a smaller budget decays faster.
 
     Args:
-        batch_size: images per gradient step.
+        batch_size: images per gradient step, in all processes together.
         learning_rate: its peak.
         weight_decay: factor of the parameters, see ``optimiser``.
         num_warmup_steps: steps of linear warm-up, at most a tenth of all steps.
@@ -174,6 +202,7 @@ class Batches:
         seed: of the order.
         device: where batches are wanted.
         gate: see ``FitJob``; the third entry of every batch, where there is one.
+        own: the rows of every batch that are wanted.
 
     Raises:
         TrainingError: if no image has a positive weight, or one is negative or not finite, or a gate is NaN, or those
@@ -189,6 +218,7 @@ class Batches:
         seed: int,
         device: torch.device,
         gate: Float[Tensor, " n"] | None = None,
+        own: slice = slice(None),
     ) -> None:
         if len(weights) != len(pool):
             raise TrainingError(f"{len(weights)} weights for a pool of {len(pool)} images")
@@ -214,14 +244,14 @@ class Batches:
         self._labels = pool.labels[present].to(device)
         self._gate = gate
         self._weights = weights[present].double()
-        self._batch_size, self._num_batches, self._seed = batch_size, num_batches, seed
+        self._batch_size, self._num_batches, self._seed, self._own = batch_size, num_batches, seed, own
 
     def __len__(self) -> int:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self._indices():
-            index = index.to(self._images.device)
+            index = index[self._own].to(self._images.device)
             batch = to_float(self._images[index]), self._labels[index]
             yield batch if self._gate is None else (*batch, self._gate[index])
 
@@ -251,22 +281,27 @@ class LiveBatches:
         batch_size: images per batch.
         num_batches: length.
         device: where batches are wanted.
+        own: the rows of every batch that are wanted; no others are made.
     """
 
-    def __init__(self, pool: LivePool, batch_size: int, num_batches: int, device: torch.device) -> None:
+    def __init__(
+        self, pool: LivePool, batch_size: int, num_batches: int, device: torch.device, own: slice = slice(None)
+    ) -> None:
         self._pool, self._batch_size, self._num_batches, self._device = pool, batch_size, num_batches, device
+        self._rows = range(batch_size)[own]
 
     def __len__(self) -> int:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
         for k in range(self._num_batches):
-            images, labels = self._pool.draw(k * self._batch_size, self._batch_size)
+            with apart():
+                images, labels = self._pool.draw(k * self._batch_size + self._rows.start, len(self._rows))
             yield to_float(images.to(self._device)), labels.to(self._device)
 
 
 class TrainingModule(pl.LightningModule):
-    """Minimises the mean of ``compute_loss`` over batches.
+    """Minimises the mean of ``compute_loss`` over batches, of which several processes have a part each.
 
     Args:
         network: what is trained, in place.
@@ -289,6 +324,7 @@ class TrainingModule(pl.LightningModule):
         self.network = network
         self.losses: list[tuple[int, float]] = []
         self._compute_loss, self._optimisation, self._job = compute_loss, optimisation, job
+        self._num_processes = num_processes()
         self._num_checked = 0
         self._unchecked: list[Tensor] = []
         self._since_logged: list[float] = []
@@ -297,9 +333,12 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean (or summed) loss of one batch; what is recorded is the mean."""
         losses = self._compute_loss(*batch)
-        loss = losses.mean()
+        if self._num_processes == 1:
+            loss = losses.mean()
+        else:  # Lightning takes the mean over processes, whose parts of a batch may differ by one image
+            loss = losses.sum() * (self._num_processes / self._optimisation.batch_size)
         self._unchecked.append(loss.detach())
-        return loss if self._optimisation.batch_loss == "mean" else losses.sum()
+        return loss if self._optimisation.batch_loss == "mean" else losses.sum() * self._num_processes
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule over the fit's own budget."""
@@ -345,9 +384,12 @@ class TrainingModule(pl.LightningModule):
             )
 
     def _check_losses(self) -> None:
-        """Copies the losses of the last steps from the device, all at once, because each copy waits for it."""
+        """Copies the losses of the last steps from the device, all at once, because each copy waits for it.
+
+        They are the means over all processes, so a part of a batch whose loss is NaN stops all of them.
+        """
         first = self._num_checked + 1
-        values = torch.stack(self._unchecked).tolist() if self._unchecked else []
+        values = mean_of_all(torch.stack(self._unchecked)).tolist() if self._unchecked else []
         self._unchecked.clear()
         for step, value in enumerate(values, start=first):
             if not math.isfinite(value):
@@ -475,31 +517,28 @@ def train(
         TrainingError: if the loss becomes NaN or infinite, no image has a positive weight, or the gate has left out
             every image at every noise level that was drawn.
     """
-    options = job.options
+    options, batch_size = job.options, optimisation.batch_size
+    if batch_size < num_processes():
+        raise ConfigError(
+            f"batch_size={batch_size} leaves some of {num_processes()} processes without images; raise it"
+        )
+    own = own_part(batch_size)
     if isinstance(pool, LivePool):
-        batches = LiveBatches(pool, optimisation.batch_size, job.num_steps, options.device)
+        batches = LiveBatches(pool, batch_size, job.num_steps, options.device, own)
     else:
-        batches = Batches(pool, weights, optimisation.batch_size, job.num_steps, job.seed, options.device, job.gate)
+        weights, gate = from_main(lambda: (weights, job.gate))
+        batches = Batches(pool, weights, batch_size, job.num_steps, job.seed, options.device, gate, own)
     network.to(options.device).train()
     if options.channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if options.compile:
         compute_loss = cast(Callable[..., Tensor], torch.compile(compute_loss))
     module = TrainingModule(network, compute_loss, optimisation, job)
-    with isolated_rng(job.seed), warnings.catch_warnings():
+    # What a network draws by itself, for dropout, is each process's own; what its loss draws is the batch's.
+    with isolated_rng(job.seed + rank()), _noise_of_the_batch(own, batch_size, job), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
-        trainer = pl.Trainer(
-            accelerator="gpu" if options.accelerator == "cuda" else "cpu",
-            devices=1,
-            precision=options.precision,
-            max_epochs=1,
-            gradient_clip_val=optimisation.max_grad_norm,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, train_dataloaders=batches)
+        warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated")  # older versions know no other
+        _trainer(optimisation, options).fit(module, train_dataloaders=batches)
     if job.gate is not None and not any(loss for _, loss in module.losses):
         raise TrainingError(
             f"the gate left out every image at every noise level that {job.what} drew: nothing was trained on. Keep "
@@ -509,3 +548,39 @@ def train(
     # Lightning moves it back to the CPU at the end; one memory format, so that a model is the same after loading.
     network.to(options.device).to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     return tuple(module.losses)
+
+
+@contextmanager
+def _noise_of_the_batch(own: slice, batch_size: int, job: FitJob) -> Iterator[None]:
+    """Within the block losses of a part of a batch draw the noise that they would draw of the whole batch."""
+    if not is_shared():
+        yield
+        return
+    with part_of_batch(own, batch_size, torch.Generator(job.options.device).manual_seed(job.seed)):
+        yield
+
+
+def _trainer(optimisation: Optimisation, options: TrainerOptions) -> pl.Trainer:
+    """Lightning, for one fit."""
+    trainer = pl.Trainer(
+        accelerator="gpu" if options.accelerator == "cuda" else "cpu",
+        devices=int(os.environ["LOCAL_WORLD_SIZE"]) if is_shared() else 1,
+        num_nodes=num_processes() // int(os.environ["LOCAL_WORLD_SIZE"]) if is_shared() else 1,
+        # Buffers are equal from the start.
+        strategy=DDPStrategy(broadcast_buffers=False) if is_shared() else "auto",
+        plugins=TorchElasticEnvironment() if is_shared() else None,
+        precision=options.precision,
+        max_epochs=1,
+        gradient_clip_val=optimisation.max_grad_norm,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    if is_shared():
+        # Lightning asks the processes at every step whether one is to stop, which waits for the device, and answers a
+        # signal with a broadcast that the others do not join. torchrun stops all of them.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer

@@ -42,7 +42,7 @@ def test_every_option_says_what_it_is(option: Path) -> None:
     promises.says_what_it_is(Option(option.parts[0], option.stem))
 
 
-@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] != "dataset" and o.stem != "gpu"], ids=str)
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.parts[0] != "dataset" and "gpu" not in o.stem], ids=str)
 def test_every_option_builds(option: Path) -> None:
     group, name = option.parts[0], option.stem
     config = composed(f"{group}={name}")

@@ -51,7 +51,7 @@ def test_the_gated_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PROCESS.log_snr(times).tolist() == pytest.approx(expected, abs=1e-5)
     gate = torch.tensor([0.5, -0.5, 5.0, 4.0, math.inf, -math.inf])
     monkeypatch.setattr(torch, "rand", lambda *_, **__: times)
-    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr(torch, "randn", lambda *shape, **_: torch.zeros(shape))
     images, labels = torch.full((6, 1, 2, 2), 1.0), torch.zeros(6, dtype=torch.int64)
     # The velocity of the path is image - noise = 1, the model's is 3.
     assert Constant(3.0).loss(images, labels).tolist() == [4.0] * 6

@@ -7,6 +7,8 @@ import math
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, chosen_options, classes, flatten, resolve
 from collapse_bench.cli.loggers import RunLog
 from collapse_bench.cli.progress import RichWatch, in_millions
+from collapse_bench.distributed import failing_together, from_main, gathered, is_main, join, num_processes
 from collapse_bench.errors import CombinationError, ConfigError, MetricError
 from collapse_bench.fingerprint import code_version, foreign_source, library_versions
 from collapse_bench.loop import Parts, run_generations
@@ -71,6 +74,8 @@ def run_chain(
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if not alone_on_terminal:
         config = {**config, "progress": False}
+    if in_sweep and config["trainer"]["strategy"] == "ddp":
+        _refuse_other_launchers()
     run_dir, was_complete = run_config(
         config,
         chosen_options(),
@@ -82,11 +87,22 @@ def run_chain(
     )
     if was_complete:
         console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
-    if not (was_complete and in_sweep and (run_dir.path / "figures").exists()):
+    if is_main() and not (was_complete and in_sweep and (run_dir.path / "figures").exists()):
         write_figures([load_run(run_dir.path)], run_dir.path / "figures")
         if alone_on_terminal:
             _show(run_dir, console)
-    return None if config["objective"] is None else _objective(run_dir, config["objective"])
+    return None if config["objective"] is None else from_main(lambda: _objective(run_dir, config["objective"]))
+
+
+def _refuse_other_launchers() -> None:
+    """Raises ConfigError for a sweep whose runs do not follow each other in this process."""
+    choices = HydraConfig.get().runtime.choices
+    for group, known in (("hydra/launcher", ("basic",)), ("hydra/sweeper", ("basic", "suite"))):
+        if choices[group] not in known:
+            raise ConfigError(
+                f"{group}={choices[group]} deals out the runs of a sweep, and with trainer.strategy=ddp all processes "
+                "make each run together; leave one of the two out"
+            )
 
 
 def run_config(
@@ -100,6 +116,8 @@ def run_config(
     name: str = "",
 ) -> tuple[RunDir, bool]:
     """Runs one chain to its end; its folder, and whether it was complete before.
+
+    Of several processes, which torchrun has started, the main one alone speaks and has a folder.
 
     Args:
         config: resolved, as plain values.
@@ -115,21 +133,46 @@ def run_config(
         CollapseBenchError: for what the user can mend; the run's status says so too, and a second call continues.
     """
     _check(config)
-    log_targets = build(config["logger"], "logger") or {}
-    data = build(config["dataset"], "dataset").load()
+    trainer = build(config["trainer"], "trainer")
+    join(trainer.strategy, trainer.num_processes, trainer.accelerator)
+    console.quiet = console.quiet or not is_main()
+    with failing_together():
+        _refuse_other_options(config)
+        return _run_or_skip(config, trainer, choices, command, console, in_sweep, begun, name)
+
+
+def _refuse_other_options(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError if processes that belong together were started with different options."""
+    own = flatten(config)
+    for other in gathered(lambda: own, "options"):
+        if differing := sorted(key for key in {*own, *other} if own.get(key) != other.get(key)):
+            raise ConfigError(f"torchrun has started processes with different options: {', '.join(differing)}")
+
+
+def _run_or_skip(
+    config: Mapping[str, Any],
+    trainer: TrainerOptions,
+    choices: Mapping[str, str],
+    command: str,
+    console: Console,
+    in_sweep: bool,
+    begun: Callable[[Path], None] | None,
+    name: str,
+) -> tuple[RunDir, bool]:
+    log_targets = (build(config["logger"], "logger") or {}) if is_main() else {}
+    data = from_main(build(config["dataset"], "dataset").load)
     identity = {**_identity(config), "data": data.content_hash}
     config_hash = _hash(identity)
     run_dir = RunDir(_folder(config, choices, config_hash))
     log = RunLog(log_targets, run_dir)
     if begun is not None:
         begun(run_dir.path)
-    if _is_complete(run_dir, config_hash):
+    if from_main(lambda: _is_complete(run_dir, config_hash)):
         log.complete()
         return run_dir, True
-    run_dir.check_idle()
+    from_main(run_dir.check_idle)
 
     budget = build(config["budget"], "budget")
-    trainer = build(config["trainer"], "trainer")
     info: dict[str, Any] = {
         "identity": {
             **identity,
@@ -145,11 +188,11 @@ def run_config(
         "command": command,
         "commit": source_commit(),
     }
-    first = run_dir.num_committed()
+    first = from_main(run_dir.num_committed)
     # Arithmetic outside torch has as many threads as torch has, whatever a launcher sets in the environment.
     with (
         threadpool_limits(trainer.num_threads),
-        RichWatch(console, budget, first=first, live=config["progress"], name=name) as display,
+        RichWatch(console, budget, first=first, live=config["progress"] and is_main(), name=name) as display,
     ):
         try:
             parts = assemble(
@@ -163,7 +206,8 @@ def run_config(
             )
         except CombinationError as error:
             if in_sweep:  # reports show the cell of a sweep; a slip leaves nothing
-                run_dir.refuse(info, config, str(error))
+                reason = str(error)
+                from_main(lambda: run_dir.refuse(info, config, reason))
             raise
         if in_sweep and config["objective"] is not None:
             _check_direction(config["objective"], parts.measurer.objective_better)
@@ -171,26 +215,32 @@ def run_config(
         info["identity"]["measured_with"] = measured_with
         info["machine"] = _machine(trainer)
         info["encoder"] = {"name": choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
-        with run_dir.opened(info, config):
+        with ExitStack() as stack:
+            from_main(lambda: stack.enter_context(run_dir.opened(info, config)))
             _run_to_end(run_dir, parts, log, config, console)
     log.repeat_warnings()
     return run_dir, False
 
 
 def _run_to_end(run_dir: RunDir, parts: Parts, log: RunLog, config: Mapping[str, Any], console: Console) -> None:
-    run_dir.write_status("running")
-    np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
+    def say(state: str, error: str | None = None) -> None:
+        if is_main():
+            run_dir.write_status(state, error)
+
+    say("running")
+    if is_main():
+        np.save(run_dir.path / "real_grid.npy", to_grid(parts.setting.real.images[:NUM_GRID]), allow_pickle=False)
     try:
-        with log.opened():
+        with failing_together(partial(say, "failed")), log.opened():
             run_generations(parts, config["seed"], run_dir, config["keep"])
     except Exception as error:
-        run_dir.write_status("failed", str(error) or type(error).__name__)
+        say("failed", str(error) or type(error).__name__)
         raise
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        run_dir.write_status("failed", "interrupted")
+        say("failed", "interrupted")
         console.print(f"stopped; the same command continues at generation {run_dir.num_committed()}")
         raise
-    run_dir.write_status("complete")
+    say("complete")
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -290,6 +340,7 @@ def _machine(trainer: TrainerOptions) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_processes(),
         "device": device,
     }
 

@@ -3,7 +3,9 @@
 import difflib
 import importlib.util
 import json
+import os
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -437,3 +439,18 @@ def _readable(hint: Any) -> str:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
     text = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
     return text.replace("None", "null").replace("NoneType", "null")
+
+
+def speaks() -> bool:
+    """Whether this process is the only one, or the first of those that torchrun has started; known before they join."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def typed_command() -> str:
+    """The command line that started this program."""
+    num_processes, num_local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if num_processes == 1:
+        return shlex.join(["collapse-run", *sys.argv[1:]])
+    nodes = [] if num_local == num_processes else [f"--nnodes={num_processes // num_local}"]
+    program = ["torchrun", *nodes, f"--nproc_per_node={num_local}", "-m", "collapse_bench.cli.run"]
+    return shlex.join([*program, *sys.argv[1:]])

@@ -18,6 +18,8 @@ def main() -> None:
     # Hydra prints errors in its own words unless it is told to pass them on.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("collapse-measure works in one process; start it without torchrun")
         if {"-m", "--multirun"} & set(sys.argv[1:]):
             raise ConfigError(
                 "collapse-measure does not sweep; start it once for each run, as in: "

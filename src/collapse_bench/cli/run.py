@@ -1,7 +1,6 @@
 """``collapse-run``: one chain, or with ``-m`` a sweep of chains."""
 
 import os
-import shlex
 import sys
 
 import hydra
@@ -9,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from collapse_bench.cli.config import check_command_line, conf_dir
+from collapse_bench.cli.config import check_command_line, conf_dir, speaks, typed_command
 from collapse_bench.errors import CollapseBenchError
 
 
@@ -21,7 +20,7 @@ def main() -> None:
         check_command_line(sys.argv[1:])
         _run()
     except CollapseBenchError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(_said_once(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -36,9 +35,17 @@ def _run(config: DictConfig) -> float | None:
     from collapse_bench.cli.chain import run_chain
 
     try:
-        return run_chain(config, command=shlex.join(["collapse-run", *sys.argv[1:]]))
+        return run_chain(config, command=typed_command())
     except CollapseBenchError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(_said_once(error))
+
+
+def _said_once(error: CollapseBenchError) -> str | int:
+    """What to leave with: of several processes that run into an error the first one says so, and is the one that fails.
+
+    Otherwise torchrun might end it before it has spoken.
+    """
+    return f"error: {error}" if speaks() else 0
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 def _parts(run: Run, config: Mapping[str, Any], cache: Mapping[str, Any]) -> Parts:
     trainer = build(config["trainer"], "trainer")
-    torch.set_num_threads(trainer.num_threads)
+    trainer.apply()
     try:
         data = build(config["dataset"], "dataset").load()
     except DataError as error:

@@ -40,7 +40,7 @@ def show_what_metrics_see(composed: DictConfig) -> None:
     _check(config)
     console = Console()
     encoders, metrics, trainer = (build(config[name], name) for name in ("encoder", "metrics", "trainer"))
-    torch.set_num_threads(trainer.num_threads)
+    trainer.apply()
     with console.status("data set and encoder") as status:
         data = build(config["dataset"], "dataset").load()
         check_measures(encoders, metrics, data.spec, trainer.exact)

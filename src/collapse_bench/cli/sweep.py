@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import shlex
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -14,12 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from collapse_bench.cli.config import speaks, typed_command
 from collapse_bench.errors import CollapseBenchError, ConfigError, RunBusyError
 from collapse_bench.sheet import in_short, note, now, read_sheet
 
 _STURDY = "hydra_plugins.collapse_bench_sweep.sturdy"
-_HELD: list[FileLock] = []
-"""Until this process ends: of the sheet of the sweep that it runs."""
+_HELD: list[FileLock | TemporaryDirectory[str]] = []
+"""Until this process ends: the lock, and the folder, of the sheet of the sweep that it runs."""
 
 
 class SturdySweep(Callback):
@@ -40,7 +41,7 @@ class SturdySweep(Callback):
             hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
             common = {"_recursive_": False, "sheet": str(sheet)}
             hydra.sweeper = {"_target_": f"{_STURDY}.SturdySweeper", "chosen": hydra.sweeper, **common}
-            common["command"] = shlex.join(["collapse-run", *sys.argv[1:]])
+            common["command"] = typed_command()
             hydra.launcher = {"_target_": f"{_STURDY}.SturdyLauncher", "chosen": hydra.launcher, **common}
 
 
@@ -74,10 +75,11 @@ def run_cell(config: DictConfig) -> float | None:
     except Exception as error:
         what = "" if isinstance(error, CollapseBenchError) else f"{type(error).__name__}: "
         line = what + " ".join(str(error).split())
-        if what:
+        if what and speaks():
             traceback.print_exc()
         note(path, overrides, ended=now(), error=line)
-        print(f"error: {line}  [{name}]", file=sys.stderr, flush=True)
+        if speaks():
+            print(f"error: {line}  [{name}]", file=sys.stderr, flush=True)
         return None
     note(path, overrides, ended=now(), value=value)
     return value
@@ -88,6 +90,9 @@ def _sheet_of(hydra: DictConfig) -> Path:
     chosen = [sorted(hydra.overrides.task), OmegaConf.to_container(hydra.sweeper, resolve=True)]
     digest = hashlib.sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:8]
     folder = Path(hydra.sweep.dir).expanduser().absolute()
+    if not speaks():  # the first of several processes keeps the sheet; the others need one all the same
+        _HELD.append(spare := TemporaryDirectory(prefix="collapse-bench-"))
+        folder = Path(spare.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

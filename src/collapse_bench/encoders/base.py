@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from collapse_bench.distributed import gathered, own_part
 from collapse_bench.pool import Pool
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
@@ -51,11 +52,20 @@ class FittedEncoder(nn.Module, ABC):
     @final
     @torch.no_grad()
     def encode(self, images: Tensor) -> Encoded:
-        """Features of any number of images, on the CPU.
+        """Features of any number of images, on the CPU; several processes encode a part of them each and get all.
 
         Args:
             images: uint8 or float32 images on any device.
         """
+        own = images[own_part(len(images))]
+        parts = gathered(lambda: self._encode(own), f"features of {len(images)} images")
+        probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+        return Encoded(
+            torch.cat([part.features for part in parts]), torch.cat(probabilities) if probabilities else None
+        )
+
+    def _encode(self, images: Tensor) -> Encoded:
+        """As ``encode``, by this process alone."""
         self.eval()
         device = next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
         batches = [self(batch.to(device)) for batch in images.split(self.batch_size)]

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from collapse_bench.distributed import from_main
 from collapse_bench.encoders.base import Encoder, FittedEncoder
 from collapse_bench.errors import ConfigError, DataError
 from collapse_bench.pool import Pool
@@ -75,8 +76,7 @@ class Pretrained(Encoder):
                 f"encoder={self.option} needs {self.package}, which cannot be imported ({error}); install it with: "
                 f"pip install {self.package}"
             ) from error
-        path = self._locate()
-        tensors = self._read(path)
+        path, tensors = from_main(self._located)
         try:
             with isolated_rng(0):  # building the network draws parameters, which the weights then replace
                 fitted = self._load(tensors)
@@ -98,6 +98,11 @@ class Pretrained(Encoder):
         Raises:
             RuntimeError: if names or shapes are not those of the network; the first line is a heading.
         """
+
+    def _located(self) -> tuple[Path, Mapping[str, Tensor]]:
+        """The file and what is in it."""
+        path = self._locate()
+        return path, self._read(path)
 
     def _locate(self) -> Path:
         """The file of the weights, downloaded where it is missing and no other place is named."""

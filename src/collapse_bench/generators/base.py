@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.pool import UNLABELLED, Pool
-from collapse_bench.seeding import image_uniform
+from collapse_bench.seeding import batch_uniform, image_uniform
 from collapse_bench.training import FitJob, Losses
 from collapse_bench.types import ImageSpec
 
@@ -39,7 +39,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """What the family minimises, one value per image; may draw from torch's global random state.
+        """What the family minimises, one value per image; may draw random numbers, by ``seeding.batch_normal``.
 
         Args:
             images: in [-1, 1] (or unbounded where the data has no grey levels).
@@ -103,11 +103,11 @@ class Model(nn.Module, ABC):
 
 
 def drop_conditions(labels: Int64[Tensor, " n"], dropout: float) -> Int64[Tensor, " n"]:
-    """Labels of which each is ``UNLABELLED`` with a probability, drawn from torch's global random state.
+    """Labels of which each is ``UNLABELLED`` with a probability; see ``seeding.batch_uniform``.
 
     So a network learns to make images with and without a class (Ho and Salimans 2022, arXiv:2207.12598, algorithm 1).
     """
-    dropped = torch.rand(len(labels), device=labels.device) < dropout
+    dropped = batch_uniform(len(labels), labels.device) < dropout
     return torch.where(dropped, UNLABELLED, labels)
 
 

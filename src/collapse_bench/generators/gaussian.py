@@ -38,7 +38,7 @@ class GaussianModel(Model):
         factor = self.factor if self.factor.ndim == 2 else self.factor.diag()
         whitened, info = torch.linalg.solve_ex(factor, (images.flatten(1).double() - self.mean).T)
         if info.item() > 0:
-            return torch.full((len(images),), torch.inf)
+            return torch.full((len(images),), torch.inf, device=images.device)
         log_determinant = torch.linalg.slogdet(factor).logabsdet
         return 0.5 * (whitened.square().sum(0) + self.spec.num_values * math.log(2 * math.pi)) + log_determinant
 

@@ -19,6 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from collapse_bench.errors import ConfigError
+from collapse_bench.seeding import batch_integers, batch_normal, batch_uniform
 
 
 class Process(ABC):
@@ -45,7 +46,7 @@ class Process(ABC):
 
         Args:
             predict: (noisy images, levels) -> predictions.
-            images: in [-1, 1]; noise is drawn from torch's global random state.
+            images: in [-1, 1], a batch or a part of one; noise is that of ``seeding.batch_normal``.
         """
 
     @abstractmethod
@@ -70,7 +71,8 @@ class FlowMatching(Process):
         times: how training draws times: ``"uniform"``, or ``"logit_normal"`` with location 0.5 and scale 1, which
             favours the middle and the late ones (Esser et al. 2024, arXiv:2403.03206, eq. 19).
         coupling: which noise becomes which image: ``"independent"``, or ``"minibatch_ot"``, the permutation of the
-            batch with the least squared distance (OT-CFM: Tong et al. 2024, arXiv:2302.00482, section 3.3).
+            batch with the least squared distance (OT-CFM: Tong et al. 2024, arXiv:2302.00482, section 3.3). Where
+            several processes share a batch, each permutes its own part.
     """
 
     times: Literal["uniform", "logit_normal"]
@@ -86,13 +88,13 @@ class FlowMatching(Process):
         self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Mean squared error of the velocity, per image."""
-        noise = torch.randn_like(images)
+        noise = batch_normal(images.shape, images.device)
         if self.coupling == "minibatch_ot":
             noise = nearest_noise(noise, images)
         if self.times == "uniform":
-            time = torch.rand(len(images), device=images.device)
+            time = batch_uniform(len(images), images.device)
         else:
-            time = torch.randn(len(images), device=images.device).add_(0.5).sigmoid_()
+            time = batch_normal((len(images),), images.device).add_(0.5).sigmoid_()
         noisy = torch.lerp(noise, images, time.view(-1, 1, 1, 1))
         return (predict(noisy, time) - (images - noise)).square().flatten(1).mean(1), time
 
@@ -149,8 +151,8 @@ class DDPM(Process):
         self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
     ) -> tuple[Float[Tensor, " n"], Int64[Tensor, " n"]]:
         """Mean squared error of the noise, per image."""
-        noise = torch.randn_like(images)
-        step = torch.randint(self.num_levels, (len(images),), device=images.device)
+        noise = batch_normal(images.shape, images.device)
+        step = batch_integers(self.num_levels, len(images), images.device)
         alpha, sigma = self._amplitudes(step)
         noisy = alpha * images + sigma * noise
         return (predict(noisy, step) - noise).square().flatten(1).mean(1), step
@@ -229,8 +231,8 @@ class EDM(Process):
         self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Weighted mean squared error of the denoised image, per image (eq. 8)."""
-        noise = torch.randn_like(images)
-        sigma = torch.randn(len(images), device=images.device).mul_(self.log_sd).add_(self.log_mean).exp_()
+        noise = batch_normal(images.shape, images.device)
+        sigma = batch_normal((len(images),), images.device).mul_(self.log_sd).add_(self.log_mean).exp_()
         error = (predict(images + sigma.view(-1, 1, 1, 1) * noise, sigma) - images).square().flatten(1).mean(1)
         return error * (sigma.square() + self.sigma_data**2) / (sigma * self.sigma_data).square(), sigma
 

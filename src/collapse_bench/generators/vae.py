@@ -12,6 +12,7 @@ from collapse_bench.generators.base import Generator, Model, check_condition_dro
 from collapse_bench.generators.likelihoods import make_likelihood
 from collapse_bench.networks.autoencoder import ConvAutoencoder, MLPAutoencoder
 from collapse_bench.pool import Pool
+from collapse_bench.seeding import batch_normal
 from collapse_bench.training import FitJob, Losses, Optimisation, train
 from collapse_bench.types import ImageSpec
 
@@ -45,7 +46,8 @@ class VAEModel(Model):
         if self.training and self.has_guidance:
             labels = drop_conditions(labels, self.condition_dropout)
         mean, log_variance = self.posterior(images, labels)
-        latents = torch.addcmul(mean, torch.exp(0.5 * log_variance), torch.randn_like(mean))
+        noise = batch_normal(mean.shape, mean.device, mean.dtype)
+        latents = torch.addcmul(mean, torch.exp(0.5 * log_variance), noise)
         reconstruction = -self.likelihood.log_prob(self.output(latents, labels), images)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum(1)
         return reconstruction + self.beta * divergence

@@ -10,6 +10,7 @@ import torchmetrics
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from collapse_bench.distributed import is_shared
 from collapse_bench.errors import ConfigError, MetricError
 from collapse_bench.fingerprint import foreign_source
 from collapse_bench.metrics.image_set import ImageSet
@@ -66,7 +67,7 @@ class GenerativeMetric(torchmetrics.Metric):
     full_state_update: bool | None = False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(distributed_available_fn=is_shared)
         self._of_fixed_sides: dict[str, Any] = {}
         for side in self.sides:
             for column in (*self._columns_of(side), _ORDER):

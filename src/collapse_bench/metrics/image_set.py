@@ -115,6 +115,8 @@ class ImageSet:
             return self._columns["hashes"]
         rows = self.images.contiguous().flatten(1).cpu().numpy()
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+        if not digests:
+            return torch.empty(0, 2, dtype=torch.int64)
         return torch.frombuffer(bytearray(digests), dtype=torch.int64).view(-1, 2)
 
 

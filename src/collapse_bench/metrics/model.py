@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from collapse_bench.distributed import gathered, is_shared, own_part
 from collapse_bench.errors import ConfigError, MetricError
 from collapse_bench.generators.base import Model
 from collapse_bench.generators.vae import VAEModel
 from collapse_bench.metrics.base import Estimate
 from collapse_bench.metrics.functional.intervals import normal_interval
 from collapse_bench.metrics.image_set import ImageSet
-from collapse_bench.seeding import isolated_rng
+from collapse_bench.seeding import isolated_rng, part_of_batch
 from collapse_bench.types import to_float
 
 _BATCH_SIZE = 500
@@ -34,13 +35,15 @@ class ModelMetric(torchmetrics.Metric):
     rows: list[Tensor]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(distributed_available_fn=is_shared)
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     @final
     @torch.no_grad()
     def update(self, images: ImageSet, *, model: Model, first: Model) -> None:
-        """Adds images; nothing happens where the number is not defined for this family of models.
+        """Adds images, of which each of several processes looks at a part.
+
+        Nothing happens where the number is not defined for this family of models.
 
         Args:
             images: real or sampled, with ``images`` and ``labels``.
@@ -50,15 +53,25 @@ class ModelMetric(torchmetrics.Metric):
         Raises:
             MetricError: if a number is NaN.
         """
-        batches = zip(images.images.split(_BATCH_SIZE), images.labels.split(_BATCH_SIZE), strict=True)
-        with isolated_rng(0):  # the same noise in every generation, so that differences are the models'
-            for pixels, labels in batches:
-                rows = self.of_batch(to_float(pixels.to(model.device)), labels.to(model.device), model, first)
-                if rows is None:
-                    return
-                if torch.isnan(rows).any():
-                    raise MetricError(f"{type(self).__name__}: the model gives NaN for some images")
-                self.rows.append(rows.double().cpu())
+        batches = [images.take(slice(k, k + _BATCH_SIZE)) for k in range(0, len(images), _BATCH_SIZE)]
+        parts = [own_part(len(batch)) for batch in batches]
+
+        def add() -> None:
+            # The same noise in every generation, so that differences are the models', and for any number of processes.
+            rng = torch.Generator(model.device).manual_seed(0)
+            with isolated_rng(0):
+                for batch, own in zip(batches, parts, strict=True):
+                    some = own if own.start < own.stop else slice(1)  # for the width of the rows
+                    pixels, labels = batch.images[some].to(model.device), batch.labels[some].to(model.device)
+                    with part_of_batch(some, len(batch), rng):
+                        rows = self.of_batch(to_float(pixels), labels, model, first)
+                    if rows is None:
+                        return
+                    if torch.isnan(rows).any():
+                        raise MetricError(f"{type(self).__name__}: the model gives NaN for some images")
+                    self.rows.append(rows[: own.stop - own.start].double().cpu())
+
+        gathered(add, type(self).__name__)
 
     @final
     def compute(self) -> dict[str, Estimate]:

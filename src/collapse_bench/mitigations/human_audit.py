@@ -13,6 +13,7 @@ from jaxtyping import Int64
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from collapse_bench.distributed import from_main
 from collapse_bench.errors import ConfigError, SelectionError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.mitigations.selection import Selection
@@ -56,6 +57,9 @@ class HumanAudit(Selection):
             SelectionError: while decisions are missing, naming the file and the command that goes on; or if fewer
                 are accepted than are needed.
         """
+        return from_main(lambda: self._accepted(candidates, num_needed, now))
+
+    def _accepted(self, candidates: Pool, num_needed: int, now: Now) -> Int64[Tensor, " num_needed"]:
         sheet = now.chain.run_dir.path / "audit" / f"gen_{now.generation:03d}.csv"
         hashes = [fingerprint(image) for image in candidates.images]
         if not sheet.exists():

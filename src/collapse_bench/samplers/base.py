@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from collapse_bench.distributed import gathered, own_part
 from collapse_bench.errors import ConfigError, SelectionError, TrainingError
 from collapse_bench.generators.base import Model
 from collapse_bench.now import Now
@@ -102,7 +103,7 @@ class Sampler(ABC):
     @final
     @torch.no_grad()
     def sample(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
-        """Images and their conditions, on the CPU.
+        """Images and their conditions, on the CPU; several processes make a part of them each and get all.
 
         Args:
             model: a fitted model.
@@ -114,6 +115,12 @@ class Sampler(ABC):
         Raises:
             TrainingError: if a pixel is NaN or infinite.
         """
+        own = seeds[own_part(len(seeds))]
+        parts = gathered(lambda: self._sample(model, own), f"{len(seeds)} samples of seeds from {seeds[:1].tolist()}")
+        return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+
+    def _sample(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
+        """As ``sample``, by this process alone."""
         batches = []
         all_labels = []
         for batch in seeds.split(self.batch_size):
