@@ -86,8 +86,17 @@ class RunDir:
     @property
     def refused(self) -> bool:
         """Whether the folder is but the trace of a run that was refused before training."""
+        return self._state == "refused"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end."""
+        return self._state == "complete"
+
+    @property
+    def _state(self) -> str | None:
         status = self.path / "status.json"
-        return status.exists() and read_json(status)["state"] == "refused"
+        return read_json(status)["state"] if status.exists() else None
 
     def refuse(self, info: Mapping[str, Any], config: Mapping[str, Any], reason: str) -> None:
         """Leaves a trace of a run whose parts make no sense together; a folder in which a run has begun stays as it is.

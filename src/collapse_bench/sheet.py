@@ -153,8 +153,8 @@ def unfinished(sheet: Sheet) -> list[str]:
     for cell in sheet.cells:
         if cell.error is not None:
             why = cell.error
-        elif cell.ended is not None:
-            continue
+        elif cell.ended is not None or (cell.run_dir is not None and RunDir(Path(cell.run_dir)).complete):
+            continue  # also one whose process was killed when all was committed
         elif cell.begun is None:
             why = "never began"
         else:

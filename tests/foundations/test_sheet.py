@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from collapse_bench.errors import RunDirError
+from collapse_bench.rundir import RunDir
 from collapse_bench.sheet import Cell, add_cells, in_short, note, read_sheet, read_sheets, start_sheet, unfinished
 
 CELLS = [("regime=replace", "seed=0", "budget=smoke"), ("regime=real", "seed=0", "budget=smoke")]
@@ -49,6 +50,11 @@ def test_what_did_not_finish_has_a_line_with_reason_and_folder(path: Path, tmp_p
     note(path, CELLS[0], begun="then", ended="later", error="no luck", run_dir=str(tmp_path / "refused"))
     note(path, CELLS[1], begun="then", run_dir=str(begun))
     note(path, third, begun="then", ended="later", run_dir=str(begun))
+    killed_at_the_end = ("regime=window", "seed=0", "budget=smoke")
+    add_cells(path, [killed_at_the_end])
+    note(path, killed_at_the_end, begun="then", run_dir=str(tmp_path / "complete"))
+    (tmp_path / "complete").mkdir()
+    RunDir(tmp_path / "complete").write_status("complete")
     assert unfinished(read_sheet(path)) == [
         "regime=replace: no luck  [no folder yet]",
         f"regime=real: its process died after generation 0 was committed (killed, or out of memory?)  [{begun}]",

@@ -296,10 +296,8 @@ def _folder(config: Mapping[str, Any], choices: Mapping[str, str], config_hash: 
 
 
 def _is_complete(run_dir: RunDir, config_hash: str) -> bool:
-    status, info = run_dir.path / "status.json", run_dir.path / "run.json"
-    if not (status.exists() and info.exists()):
-        return False
-    return read_json(status)["state"] == "complete" and read_json(info)["config_hash"] == config_hash
+    info = run_dir.path / "run.json"
+    return run_dir.complete and info.exists() and read_json(info)["config_hash"] == config_hash
 
 
 def open_store(cache: Mapping[str, Any]) -> Store:
