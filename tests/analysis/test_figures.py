@@ -205,7 +205,7 @@ def test_a_mitigation_is_shown_beside_the_same_regime_without_it(families):
 def test_one_arm_that_is_far_off_does_not_flatten_the_others(chain):
     regimes = [f"regime_{i}" for i in range(9)]
     runs = [chain({"fid": [1.0, 1.0 + 0.1 * i]}, regime=regime) for i, regime in enumerate(regimes)]
-    axes = plot_arm_curves([*runs, chain({"fid": [1.0, 500.0]}, regime="off")], "fid").axes
+    axes = plot_arm_curves([*runs, chain({"fid": [1.0, 500.0]}, regime="this_one")], "fid").axes
     assert axes[0].get_ylim()[1] < 10
     assert axes[-1].texts[0].get_text() == "500"
 
@@ -248,7 +248,7 @@ def test_the_scoreboard_is_darker_farther_from_the_floor_on_the_worse_side(chain
         ]
         return replace(run, records=tuple(records))
 
-    ends = {"better": 0.95, "near": 0.89, "far": 0.7}
+    ends = {"better": 0.95, "close": 0.89, "far": 0.7}
     axes = plot_scoreboard([with_spread(chain({"recall": [0.9, end]}, regime=r)) for r, end in ends.items()]).axes[0]
     lightness = [sum(patch.get_facecolor()[:3]) for patch in axes.patches]
     assert lightness[0] > lightness[1] > lightness[2]

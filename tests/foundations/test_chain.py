@@ -49,7 +49,7 @@ def record(t: int) -> Record:
 
 def ledger(t: int) -> Ledger:
     table = pool(t).table()
-    return Ledger(become([table], table, "not kept"), table.assign(weight=1 / len(table)))
+    return Ledger(become([table], table, "not kept"), table.assign(weight=1 / len(table), gate=float("inf")))
 
 
 def start(run_dir: RunDir, keep: str = "last", num_pools_needed: int | None = 1) -> Chain:

@@ -101,10 +101,10 @@ def own_conf_dir(arguments: Sequence[str]) -> str | None:
     Raises:
         ConfigError: if ``--config-dir`` comes without a folder.
     """
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for k, argument in enumerate(arguments):
         option, has_value, value = argument.partition("=")
         if option in _OWN_FILES:
-            if folder := value if has_value else following:
+            if folder := value if has_value else "".join(arguments[k + 1 : k + 2]):
                 return folder
             raise ConfigError(f"{option} names no folder; give one: {option} FOLDER")
     return None
