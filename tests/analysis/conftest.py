@@ -112,6 +112,7 @@ def make_chain(
     *,
     seed: int = 0,
     regime: str = "replace",
+    mitigation: str = "control",
     num_real: int = 897,
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -138,17 +139,17 @@ def make_chain(
         "data": f"data of {num_real}",
         "dataset.num_real": num_real,
         "regime._target_": regime,
-        "mitigation._target_": "control",
+        "mitigation._target_": mitigation,
         "generator.start": "warm",
         "budget.num_steps": 300,
     }
     info = {
         "identity": identity | dict(settings or {}),
-        "choices": {"dataset": "digits", "regime": regime, "mitigation": "control"},
+        "choices": {"dataset": "digits", "regime": regime, "mitigation": mitigation},
         "seed": seed,
         "class_names": [],
     }
-    return Run(Path(f"{regime}-{num_real}-{seed}"), info, {}, {"state": "complete"}, tuple(records))
+    return Run(Path(f"{regime}-{mitigation}-{num_real}-{seed}"), info, {}, {"state": "complete"}, tuple(records))
 
 
 def draw_grid(generation: int, decay: float, num_images: int, channels: int) -> np.ndarray:

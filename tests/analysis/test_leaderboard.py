@@ -1,6 +1,7 @@
 """The standing of mitigations, and the entries that it is made of."""
 
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -183,6 +184,19 @@ def test_the_leaderboard_says_where_its_numbers_come_from_in_every_format(result
         for words in ("suite_small on digits", "2026-11-21, commit f58031a, by a tester: 12 runs", "better", "gain in"):
             assert words in " ".join(text.split())
     assert as_html(found).count("<table>") == 1
+
+
+def test_entries_without_a_mitigation_are_named_in_one_line_at_the_end(results, write_arm, tmp_path):
+    shutil.rmtree(tmp_path / "runs")
+    for regime in ("replace", "accumulate"):
+        write_arm("control", 0.1, regime=regime)
+    make_entry(tmp_path / "runs", results / "2026-11-22_aaaaaaa" / "regimes_only", "a tester")
+    found = boards(results)
+    assert [board.entry.name for board in found] == ["suite_small", "regimes_only"]
+    for text in (as_text(found), as_markdown(found), as_html(found)):
+        line = " ".join(text.split()).split("Other results, which have no mitigation beside its control: ")[1]
+        assert line.startswith("regimes_only on digits")
+        assert " ".join(text.split()).count("regimes_only on digits") == 1
 
 
 def test_results_without_entries_are_an_error(tmp_path):

@@ -128,7 +128,7 @@ def test_ranks_and_their_intervals_are_those_computed_by_hand(arms):
     # 1, 3 and 5 in them, "mix" always 2: augment is first in a quarter of them.
     (ranking,) = rank(arms("fid", replace=[10, 10], augment=[1, 5], mix=[2, 2]), "fid")
     assert placed(ranking) == [("mix", 1, 1, 2), ("augment", 2, 1, 2), ("replace", 3, 3, 3)]
-    assert ranking.control == "replace"
+    assert [place.control for place in ranking.places] == ["replace", "replace", None]
     assert [place.value.centre for place in ranking.places] == [2, 3, 10]
     assert [place.improvement and place.improvement.centre for place in ranking.places] == [1.0, 1.0, None]
 
@@ -195,7 +195,7 @@ def test_arms_of_unequal_budgets_are_not_ranked_against_each_other_unless_asked(
     assert differing_entries(classes) == {"gradient steps": [600, 900], "candidates per kept image": [1.0, 2.0]}
     apart = rank(runs, "fid")
     assert [[place.arm for place in ranking.places] for ranking in apart] == [["mix", "replace"], ["augment"]]
-    assert [ranking.control for ranking in apart] == ["replace", "augment"]
+    assert [[place.control for place in ranking.places] for ranking in apart] == [["replace", None], [None]]
     differences = "which differ in gradient steps (600 | 900), candidates per kept image (1 | 2)"
     assert ranking_notes(runs) == [
         f"Not ranked against each other: the 2 budgets, {differences}; --across-budgets ranks them anyway."

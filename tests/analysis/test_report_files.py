@@ -25,7 +25,7 @@ def test_the_tables_are_there_in_every_format_with_seeds_and_intervals(small_swe
     assert main([str(small_sweep), "--out", str(out)]) == 0
     titles = (
         "Each arm at its last generation",
-        "Difference to replace, seed by seed",
+        "Difference to the control, seed by seed",
         "Ranking and cost",
         "Over the generations, recall",
         "Verdicts",

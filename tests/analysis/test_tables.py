@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from collapse_bench.analysis.ranking import rank
 from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run
 from collapse_bench.analysis.statistics import SeedInterval
 from collapse_bench.analysis.tables import (
@@ -10,7 +11,6 @@ from collapse_bench.analysis.tables import (
     arm_table,
     control_hint,
     curve_table,
-    default_baseline,
     format_arm_table,
     format_curve_table,
     format_generation_table,
@@ -99,9 +99,32 @@ def test_an_unknown_baseline_is_an_error_that_lists_the_arms(sweep):
         paired_table(find_runs(sweep), "nothing")
 
 
-def test_the_baseline_is_the_arm_without_a_mitigation(make_run):
-    runs = [load_run(make_run(name, choices={"mitigation": name})) for name in ("anchor", "control")]
-    assert default_baseline(runs) == "control"
+def test_each_arm_is_compared_with_its_own_control_unless_one_is_named(chain):
+    cells = [("replace", "control"), ("replace", "neon"), ("augment", "control"), ("augment", "neon")]
+    values = dict(zip(cells, (8.0, 7.0, 4.0, 1.0), strict=True))
+    runs = [
+        chain({"fid": [1.0, value + seed]}, regime=regime, mitigation=mitigation, seed=seed)
+        for (regime, mitigation), value in values.items()
+        for seed in range(2)
+    ]
+    table = paired_table(runs).set_index("arm")
+    assert dict(table["minus"]) == {
+        "augment, control": "replace, control",
+        "replace, neon": "replace, control",
+        "augment, neon": "augment, control",
+    }
+    differences = {arm: difference.centre for arm, difference in table["difference"].items()}
+    assert differences == {"augment, control": -4.0, "replace, neon": -1.0, "augment, neon": -3.0}
+    assert set(paired_table(runs, "replace, neon")["minus"]) == {"replace, neon"}
+    (ranking,) = rank(runs, "fid")
+    assert {place.arm: place.control for place in ranking.places} == {**table["minus"], "replace, control": None}
+
+
+def test_a_sweep_over_one_setting_has_no_control_and_nothing_is_subtracted(chain):
+    runs = [chain({"fid": [1.0, 2.0]}, num_real=n, settings={"dataset.num_real": n}) for n in (100, 200)]
+    assert len(paired_table(runs)) == 0
+    (ranking,) = rank(runs, "fid")
+    assert [(place.control, place.improvement) for place in ranking.places] == [(None, None)] * 2
 
 
 def test_a_single_arm_has_an_empty_paired_table(make_run):

@@ -1,4 +1,4 @@
-"""An arm beside its control: which runs compare with which, seed by seed."""
+"""An arm beside its controls: which arms and which runs compare with which."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ import numpy as np
 from collapse_bench.analysis.runs import Run
 
 _CONTROL = {"regime": "real", "mitigation": "control"}
+_NOTHING = {"regime": "replace", "mitigation": "control"}  # what lets a collapse happen
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,40 @@ def is_control(run: Run) -> bool:
     return all(run.choices.get(group) == choice for group, choice in _CONTROL.items())
 
 
+def arm_controls(arms: Mapping[str, Sequence[Run]]) -> dict[str, str]:
+    """The control of each arm, by name: the arm that is the same but for what is done against collapse.
+
+    For a mitigation that is the same regime with ``mitigation=control``; for another regime than ``replace`` without a
+    mitigation it is ``replace``. Arms whose control is not among them are left out, and so is that control itself.
+
+    Args:
+        arms: runs by arm.
+    """
+    return {
+        arm: control
+        for arm, members in arms.items()
+        for control, others in arms.items()
+        if _does_nothing_instead(others[0], members[0])
+    }
+
+
 def curves_of(runs: Sequence[Run], metric: str, num_generations: int) -> np.ndarray:
     """One metric of fresh samples, [runs, generations]; NaN where missing."""
     values = [[run.value(t, metric) for t in range(num_generations)] for run in runs]
     return np.array(values, dtype=np.float64).reshape(len(runs), num_generations)
+
+
+def _does_nothing_instead(control: Run, run: Run) -> bool:
+    group = "regime" if run.choices.get("mitigation") == "control" else "mitigation"
+    return (
+        run.choices.get(group) != _NOTHING[group]
+        and all(control.choices.get(name) == _NOTHING[name] for name in {group, "mitigation"})
+        and _settings_but(control, group) == _settings_but(run, group)
+    )
+
+
+def _settings_but(run: Run, group: str) -> dict[str, Any]:
+    return {key: value for key, value in run.settings.items() if not key.startswith(f"{group}.")}
 
 
 def _pairs(members: Sequence[Run], runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:

@@ -69,12 +69,14 @@ def standing_finding(runs: Sequence[Run], *, across_budgets: bool = False) -> st
         f"{format_interval(metric, first.value)}{ends}, the last is {_quoted(last.arm)} with "
         f"{format_interval(metric, last.value)}"
     )
-    ahead = [place for place in places if _surely_better(place)]
-    if largest.control is None:
+    compared = [place for place in places if place.control is not None]
+    if not compared:
         return f"{text}."
+    controls = {_quoted(place.control) for place in compared if place.control is not None}
+    ahead = [place for place in compared if _surely_better(place)]
     return (
-        f"{text}. {_count(len(ahead), len(places) - 1, 'arm')} better than {_quoted(largest.control)}: the 95 % "
-        "interval of P lies above one half."
+        f"{text}. {_count(len(ahead), len(compared), 'arm')} better than "
+        f"{controls.pop() if len(controls) == 1 else 'their controls'}: the 95 % interval of P lies above one half."
     )
 
 

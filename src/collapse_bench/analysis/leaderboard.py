@@ -89,7 +89,7 @@ class Board:
 
 
 def boards(folder: str | Path) -> list[Board]:
-    """The standing in every entry in a folder, the newest first; those without a mitigation beside a control are empty.
+    """The standing in every entry in a folder, the newest first; last those without a mitigation beside a control.
 
     Raises:
         RunDirError: if there is no entry, or one is damaged or does not describe its archive.
@@ -99,7 +99,7 @@ def boards(folder: str | Path) -> list[Board]:
         runs = load_entry_runs(path, entry)
         of_entry = standings(runs)
         found.append(Board(path, entry, tuple(of_entry), tuple(format_standing(s) for s in of_entry)))
-    return found
+    return sorted(found, key=lambda board: not board.standings)
 
 
 def standings(runs: Sequence[Run]) -> list[Standing]:
@@ -146,35 +146,48 @@ def format_standing(standing: Standing) -> pd.DataFrame:
 def as_text(found: Sequence[Board], width: int = 120) -> str:
     """The leaderboard for a terminal of so many columns."""
     parts = [textwrap.fill(LEGEND, width)]
-    for board in found:
+    for board in _with_standings(found):
         parts.append(f"{board.title}\n{'=' * len(board.title)}\n{textwrap.fill(board.origin, width)}")
-        parts += [] if board.standings else ["no mitigation beside its control"]
         for standing, table in zip(board.standings, board.tables, strict=True):
             notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in standing.notes]
             parts.append("\n".join([to_text(table, width), "", *notes]))
+    parts += [textwrap.fill(line, width) for line in _other_results(found)]
     return "\n\n".join(parts) + "\n"
 
 
 def as_markdown(found: Sequence[Board]) -> str:
     """The leaderboard as GitHub reads it."""
     parts = ["# Standing of mitigations", LEGEND]
-    for board in found:
+    for board in _with_standings(found):
         parts += [f"## {board.title}", board.origin]
-        parts += [] if board.standings else ["No mitigation beside its control."]
         for standing, table in zip(board.standings, board.tables, strict=True):
             parts += [f"### Under `{standing.family}`", to_markdown(table), *standing.notes]
+    parts += _other_results(found)
     return "\n\n".join(parts) + "\n"
 
 
 def as_html(found: Sequence[Board]) -> str:
     """The leaderboard as one page without other files."""
     sections = [
-        (board, [(s, to_html(t)) for s, t in zip(board.standings, board.tables, strict=True)]) for board in found
+        (board, [(s, to_html(t)) for s, t in zip(board.standings, board.tables, strict=True)])
+        for board in _with_standings(found)
     ]
     environment = Environment(
         loader=PackageLoader("collapse_bench.analysis", "."), autoescape=True, undefined=StrictUndefined
     )
-    return environment.get_template("leaderboard.html.jinja").render(legend=LEGEND, sections=sections)
+    return environment.get_template("leaderboard.html.jinja").render(
+        legend=LEGEND, sections=sections, other_results=_other_results(found)
+    )
+
+
+def _with_standings(found: Sequence[Board]) -> list[Board]:
+    return [board for board in found if board.standings]
+
+
+def _other_results(found: Sequence[Board]) -> list[str]:
+    """One sentence that names the entries without a mitigation, if there are any."""
+    names = [f"{board.title} ({board.folder})" for board in found if not board.standings]
+    return [f"Other results, which have no mitigation beside its control: {'; '.join(names)}."] if names else []
 
 
 def _is_plain(run: Run) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_bench.analysis.comparing import is_control
+from collapse_bench.analysis.comparing import arm_controls
 from collapse_bench.analysis.runs import Run, better, group_by_arm, last_generation, mean_floor, total_spent
 from collapse_bench.analysis.statistics import (
     SeedInterval,
@@ -47,8 +47,9 @@ class Place:
         low: lower end of the 95 % interval of the rank; ``None`` where there is no interval.
         high: upper end; likewise.
         value: the metric at the last generation, over the seeds that the rank stands on.
-        improvement: chance that a run of the arm is better than one of the control; ``None`` for the control itself
-            and where there is none.
+        control: the arm that is the same but for what is done against collapse, see ``arm_controls``, if it is ranked
+            with this one; else ``None``.
+        improvement: chance that a run of the arm is better than one of that control; ``None`` without one.
         undertrained: by ``QualityGate``; ``None`` where that was not measured.
     """
 
@@ -57,6 +58,7 @@ class Place:
     low: int | None
     high: int | None
     value: SeedInterval
+    control: str | None
     improvement: SeedInterval | None
     undertrained: bool | None
 
@@ -67,12 +69,10 @@ class Ranking:
 
     Args:
         metric: its name.
-        control: the arm with nothing done against collapse that the others are held against, if it is ranked.
         places: the best first; arms without a rank last.
     """
 
     metric: str
-    control: str | None
     places: tuple[Place, ...]
 
     @property
@@ -186,33 +186,27 @@ def _rank(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> Ran
         both = zip(ranked, rank_intervals(np.array(rows), np.random.default_rng(_SEED)), strict=True)
         ends = {arm: interval for arm, interval in both if arm in several}
 
-    control = next((arm for arm in ranked if _does_nothing(arms[arm][0])), None)
+    controls = {arm: control for arm, control in arm_controls(arms).items() if {arm, control} <= {*ranked}}
     places = [
         Place(
             arm,
             ranks.get(arm),
             *ends.get(arm, (None, None)),
             summarize([values[arm][seed] for seed in seeds[arm]]),
-            _improvement(ranked, seeds, arm, control),
+            controls.get(arm),
+            _improvement(ranked, seeds, arm, controls[arm]) if arm in controls else None,
             _GATE.undertrained(members),
         )
         for arm, members in arms.items()
     ]
-    return Ranking(metric, control, tuple(sorted(places, key=lambda place: place.rank or math.inf)))
+    return Ranking(metric, tuple(sorted(places, key=lambda place: place.rank or math.inf)))
 
 
 def _improvement(
-    ranked: Mapping[str, Mapping[int, float]], seeds: Mapping[str, Sequence[int]], arm: str, control: str | None
-) -> SeedInterval | None:
-    if control is None or arm == control or arm not in ranked:
-        return None
+    ranked: Mapping[str, Mapping[int, float]], seeds: Mapping[str, Sequence[int]], arm: str, control: str
+) -> SeedInterval:
     first, second = (-np.array([[ranked[name][seed]] for seed in seeds[name]]) for name in (arm, control))
     return probability_of_improvement(first, second, np.random.default_rng(_SEED))
-
-
-def _does_nothing(run: Run) -> bool:
-    """Whether nothing is done against collapse, which can happen: C0 never sees a synthetic image."""
-    return run.choices.get("mitigation") == "control" and not is_control(run)
 
 
 def _mean_budget(budgets: Sequence[Budget]) -> Budget:

@@ -38,12 +38,13 @@ from collapse_bench.analysis.ranking import BudgetClass, budget_classes, differi
 from collapse_bench.analysis.runs import Run, config_differences, group_by_arm, headline, refused_arms
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
+    PAIRED_LEGEND,
+    PAIRED_TITLE,
     RANKED,
     RANKING_LEGEND,
     VERDICT_LEGEND,
     arm_table,
     control_hint,
-    default_baseline,
     direction,
     format_against_table,
     format_arm_table,
@@ -126,7 +127,7 @@ def write_report(
     Args:
         runs: runs that compare.
         path: the file; its folder is made.
-        baseline: the arm that the others are compared with, seed by seed; ``None`` is ``default_baseline``.
+        baseline: the arm that all others are compared with, seed by seed; ``None`` compares each with its own control.
         across_budgets: rank all arms against each other, also those of unequal budgets.
         setting: key of a numeric setting that the scores at the last generation are shown against; ``None`` for none.
 
@@ -156,7 +157,7 @@ def write_report(
         "setting": setting,
         "intervals": [_INTERVALS[kind] for kind in sorted({i.kind for i in arm_table(runs)["value"] if i.n})],
     }
-    context |= _scores(runs, arms, default_baseline(runs) if baseline is None else baseline)
+    context |= _scores(runs, arms, baseline)
     context |= _curves(runs, arms)
     context |= _against(runs, setting)
     context |= _verdicts(runs, arms)
@@ -193,7 +194,7 @@ def _findings(runs: Sequence[Run], *, across_budgets: bool) -> dict[str, str]:
     return {anchor: sentence for anchor, sentence in sentences.items() if sentence}
 
 
-def _scores(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], baseline: str) -> dict[str, object]:
+def _scores(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], baseline: str | None) -> dict[str, object]:
     paired = format_paired_table(runs, baseline)
     kept_measured = any(score.of == "kept" for run in runs for record in run.records for score in record.scores)
     several = len(arms) > 1
@@ -206,7 +207,8 @@ def _scores(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], baseline: st
         "standing": _as_svg(plot_standing(runs), standing) if several else None,
         "arm_table": to_html(format_arm_table(runs)),
         "refusals": refusals(runs),
-        "baseline": baseline,
+        "paired_title": PAIRED_TITLE,
+        "paired_legend": PAIRED_LEGEND,
         "paired_table": to_html(paired) if len(paired) else None,
         "kept_table": to_html(format_arm_table(runs, "kept")) if kept_measured else None,
     }

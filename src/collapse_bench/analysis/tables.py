@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import pandas as pd
 
-from collapse_bench.analysis.comparing import compare, is_control
+from collapse_bench.analysis.comparing import arm_controls, compare, is_control
 from collapse_bench.analysis.curves import ONSET, CurveSummary, Waiting, summarize_curves
 from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, rank
 from collapse_bench.analysis.runs import (
@@ -254,41 +254,42 @@ def refusals(runs: Sequence[Run]) -> list[str]:
     return [f"n/a: {'; '.join(names)}: {reason}" for reason, names in arms.items()]
 
 
-def default_baseline(runs: Sequence[Run]) -> str:
-    """The arm that the others are compared with: the first in the order of ``group_by_arm``."""
-    return next(iter(_started(runs)))
+def paired_table(runs: Sequence[Run], baseline: str | None = None, of: str = "model") -> pd.DataFrame:
+    """Each arm minus another, seed by seed, at the last generation that both have reached.
 
-
-def paired_table(runs: Sequence[Run], baseline: str, of: str = "model") -> pd.DataFrame:
-    """Each arm minus the baseline arm, seed by seed, at the last generation that both have reached.
+    Args:
+        runs: runs that compare.
+        baseline: the arm that all others are compared with; ``None`` compares each with its own control, see
+            ``arm_controls``, and leaves out those that have none.
+        of: ``"model"`` for fresh samples, ``"kept"`` for the curated output.
 
     Returns:
-        One row per (arm, metric) with ``generation`` and ``difference``, a ``SeedInterval`` over the common seeds.
+        One row per (arm, metric) with ``minus`` (the other arm), ``generation`` and ``difference``, a ``SeedInterval``
+        over the common seeds.
 
     Raises:
         RunDirError: if there is no such arm, or the runs do not compare.
     """
     arms = _started(runs)
-    if baseline not in arms:
+    if baseline is not None and baseline not in arms:
         raise RunDirError(f"no arm {baseline!r}; the arms are: {'; '.join(arms)}")
+    others = arm_controls(arms) if baseline is None else {arm: baseline for arm in arms if arm != baseline}
     rows = []
-    for arm, members in arms.items():
-        if arm == baseline:
-            continue
-        last = min(last_generation(members), last_generation(arms[baseline]))
+    for arm, other in others.items():
+        last = min(last_generation(arms[arm]), last_generation(arms[other]))
         for metric in headline(runs):
-            difference = paired_difference(_at(members, last, metric, of), _at(arms[baseline], last, metric, of))
-            rows.append({"arm": arm, "metric": metric, "generation": last, "difference": difference})
-    return pd.DataFrame(rows, columns=["arm", "metric", "generation", "difference"])
+            difference = paired_difference(_at(arms[arm], last, metric, of), _at(arms[other], last, metric, of))
+            rows.append({"arm": arm, "minus": other, "metric": metric, "generation": last, "difference": difference})
+    return pd.DataFrame(rows, columns=["arm", "minus", "metric", "generation", "difference"])
 
 
-def format_paired_table(runs: Sequence[Run], baseline: str, of: str = "model") -> pd.DataFrame:
-    """``paired_table`` as text: one row per arm; empty where the baseline is the only arm."""
+def format_paired_table(runs: Sequence[Run], baseline: str | None = None, of: str = "model") -> pd.DataFrame:
+    """``paired_table`` as text: one row per arm; empty where there is nothing to compare with."""
     table = paired_table(runs, baseline, of)
     body = {}
     for arm, rows in table.groupby("arm", sort=False):
         most = max(interval.n for interval in rows["difference"])
-        cells = {"at": str(rows["generation"].iloc[0]), "pairs": str(most)}
+        cells = {"minus": rows["minus"].iloc[0], "at": str(rows["generation"].iloc[0]), "pairs": str(most)}
         for metric, interval in zip(rows["metric"], rows["difference"], strict=True):
             few = f" (n = {interval.n})" if 0 < interval.n < most else ""
             cells[_header(runs, metric)] = f"{format_interval(metric, interval, signed=True)}{few}"
@@ -610,14 +611,25 @@ def ranking_notes(runs: Sequence[Run], *, across_budgets: bool = False) -> list[
     ]
 
 
+PAIRED_TITLE = "Difference to the control, seed by seed"
+"""Of the table of differences."""
+
+PAIRED_LEGEND = (
+    "Each arm less the one in the column “minus”: the same regime without the mitigation, or replace for another "
+    "regime, unless an arm is named. Mean and 95 % t interval over the seeds that both have, at the last generation "
+    "that both have reached; not corrected for the number of arms and metrics in the table."
+)
+"""How a table of differences is read."""
+
 RANKING_LEGEND = (
     "Arms of one budget are ranked against each other, at their last generation. A budget is what a fair comparison "
     "holds equal: generations, gradient steps of all fits, network evaluations per sample, candidates per kept image, "
     "other samples (drawn for another end), and the distinct real images that all trained parts together have seen; "
     "the encoder that measures is the same for all. In brackets: the 95 % interval of the rank, by a bootstrap that "
     "draws the same seeds for all arms; with few seeds it covers less than it says, and with n = 1 there is none. "
-    "Below: the value, and P, the chance that a run is better than one of the control, the arm in which nothing is "
-    "done against collapse. Where 1 or the floor is best, the distance from it is ranked. A run without a number makes "
+    "Below: the value, and P, the chance that a run is better than one of the arm's control (the same regime without "
+    "the mitigation, or replace for another regime), if that has the same budget. Where 1 or the floor is best, the "
+    "distance from it is ranked. A run without a number makes "
     "its arm n/a."
 )
 """How a table of rankings is read."""
@@ -720,9 +732,9 @@ def _format_place(place: Place, ranking: Ranking) -> str:
     ends = "" if place.low is None or ranking.num_ranked == 1 else f" [{place.low}, {place.high}]"
     lines = [f"{place.rank} of {ranking.num_ranked}{ends}, n = {place.value.n}"]
     lines.append(format_interval(ranking.metric, place.value))
-    if place.arm == ranking.control:
+    if any(place.arm == other.control for other in ranking.places):
         lines.append("control")
-    elif (better_than := place.improvement) is not None:
+    if (better_than := place.improvement) is not None:
         ends = "" if better_than.low is None else f" [{better_than.low:.2f}, {better_than.high:.2f}]"
         lines.append(f"P = {better_than.centre:.2f}{ends}")
     return "\n".join(lines)

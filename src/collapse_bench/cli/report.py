@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="folder to write to (default: reports/ and the name of the runs' folder)"
     )
     parser.add_argument(
-        "--baseline", metavar="ARM", help="arm to compare with, by its name in the table (default: the first arm)"
+        "--baseline",
+        metavar="ARM",
+        help="arm that all others are compared with, by its name in the table (default: each arm's own control)",
     )
     parser.add_argument(
         "--across-budgets",
@@ -118,14 +120,13 @@ def _show(runs: "Sequence[Run]", sections: "Sequence[Section]", folder: Path, op
     from collapse_bench.analysis.figures import write_figures
     from collapse_bench.analysis.report import write_report
     from collapse_bench.analysis.runs import to_frame
-    from collapse_bench.analysis.tables import control_hint, default_baseline, summary_frame
+    from collapse_bench.analysis.tables import control_hint, summary_frame
     from collapse_bench.cli.sections import as_latex, as_markdown, as_text
 
-    baseline = options.baseline or default_baseline(runs)
     page = write_report(
         runs,
         folder / "report.html",
-        baseline=baseline,
+        baseline=options.baseline,
         across_budgets=options.across_budgets,
         setting=options.against,
     )

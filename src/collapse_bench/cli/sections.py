@@ -9,9 +9,10 @@ import pandas as pd
 from collapse_bench.analysis.runs import Run, headline
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
+    PAIRED_LEGEND,
+    PAIRED_TITLE,
     RANKING_LEGEND,
     VERDICT_LEGEND,
-    default_baseline,
     escape_latex,
     format_against_table,
     format_arm_table,
@@ -53,7 +54,7 @@ def compose_sections(
 
     Args:
         runs: the runs.
-        baseline: arm to compare with; the first one by default.
+        baseline: arm that all others are compared with; each is compared with its own control by default.
         across_budgets: rank arms of unequal budgets against each other.
         setting: dotted key of a numeric setting that scores are shown against.
 
@@ -62,7 +63,6 @@ def compose_sections(
         RunDirError: if the runs do not compare, or there is no such arm.
     """
     arms = format_arm_table(runs)
-    baseline = baseline or default_baseline(runs)
     paired = format_paired_table(runs, baseline)
     legend = (
         "The mean over seeds with its 95 % t interval, from ten seeds on the interquartile mean with a bootstrap "
@@ -70,8 +70,7 @@ def compose_sections(
     )
     sections = [Section("Each arm at its last generation", legend, arms, refusals(runs))]
     if len(paired):
-        legend = "At the last generation that both have, with the 95 % t interval over the pairs."
-        sections.append(Section(f"Difference to {baseline}, seed by seed", legend, paired))
+        sections.append(Section(PAIRED_TITLE, PAIRED_LEGEND, paired))
     if setting is not None:
         against = format_against_table(runs, setting)
         sections.append(Section(f"Against {setting}, each arm at its last generation", "", against))
