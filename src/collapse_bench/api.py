@@ -19,7 +19,7 @@ from rich.console import Console
 
 from collapse_bench.analysis.runs import Run, load_run
 from collapse_bench.chain import load_models
-from collapse_bench.cli.chain import run_config
+from collapse_bench.cli.chain import Launch, run_config
 from collapse_bench.cli.config import (
     build,
     check_command_line,
@@ -62,9 +62,10 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
     config = {**resolve(composed), "progress": progress}
     console = Console(quiet=not progress)
     command = shlex.join(["collapse-run", *own, *texts])
+    launch = Launch(choices=chosen_options(composed.hydra), command=command, console=console)
     num_threads = torch.get_num_threads()
     try:
-        run_dir, _ = run_config(config, chosen_options(composed.hydra), command, console)
+        run_dir, _ = run_config(config, launch)
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes the one of the other, which ends a kernel
             raise stop.__context__ from None

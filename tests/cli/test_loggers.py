@@ -19,7 +19,7 @@ from chains import TINY_GAUSSIAN, composed
 from rich.console import Console
 
 from collapse_bench.cli import loggers
-from collapse_bench.cli.chain import run_config
+from collapse_bench.cli.chain import Launch, run_config
 from collapse_bench.cli.config import build, check_command_line
 from collapse_bench.cli.loggers import CSV, LogTarget, MLflow, RunLog, TensorBoard, WandB, metrics_of
 from collapse_bench.errors import ConfigError
@@ -214,7 +214,7 @@ def run(tmp_path: Path, name: str, *overrides: str) -> tuple[RunDir, list[dict]]
     """A closed-form chain by way of the command line's own function; its folder and records."""
     config = composed(*TINY_GAUSSIAN, f"run_dir={tmp_path / name}", f"cache.root={tmp_path / 'cache'}", *overrides)
     choices = dict.fromkeys(("dataset", "generator", "regime", "mitigation", "encoder", "logger"), "x")
-    run_dir, _ = run_config(config, choices, "collapse-run", Console(quiet=True))
+    run_dir, _ = run_config(config, Launch(choices=choices, command="collapse-run", console=Console(quiet=True)))
     return run_dir, [record.deterministic for record in run_dir.records()]
 
 

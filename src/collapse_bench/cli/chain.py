@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,27 @@ PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
 """Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How a run was started, which decides none of its numbers.
+
+    Args:
+        choices: the option chosen in each group.
+        command: the command line that runs the same.
+        console: where progress is shown.
+        in_sweep: whether a combination that makes no sense leaves a trace, which reports show.
+        begun: told the run folder before anything is trained.
+        name: of the run, before each line that is shown.
+    """
+
+    choices: Mapping[str, str]
+    command: str
+    console: Console
+    in_sweep: bool = False
+    begun: Callable[[Path], None] | None = None
+    name: str = ""
+
+
 def run_chain(
     composed: DictConfig,
     *,
@@ -76,15 +98,15 @@ def run_chain(
         config = {**config, "progress": False}
     if in_sweep and config["trainer"]["strategy"] == "ddp":
         _refuse_other_launchers()
-    run_dir, was_complete = run_config(
-        config,
-        chosen_options(),
-        command,
-        console,
+    launch = Launch(
+        choices=chosen_options(),
+        command=command,
+        console=console,
         in_sweep=in_sweep,
         begun=begun,
         name="" if alone_on_terminal else name,
     )
+    run_dir, was_complete = run_config(config, launch)
     if was_complete:
         console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
     if is_main() and not (was_complete and in_sweep and (run_dir.path / "figures").exists()):
@@ -105,28 +127,14 @@ def _refuse_other_launchers() -> None:
             )
 
 
-def run_config(
-    config: Mapping[str, Any],
-    choices: Mapping[str, str],
-    command: str,
-    console: Console,
-    *,
-    in_sweep: bool = False,
-    begun: Callable[[Path], None] | None = None,
-    name: str = "",
-) -> tuple[RunDir, bool]:
+def run_config(config: Mapping[str, Any], launch: Launch) -> tuple[RunDir, bool]:
     """Runs one chain to its end; its folder, and whether it was complete before.
 
     Of several processes, which torchrun has started, the main one alone speaks and has a folder.
 
     Args:
         config: resolved, as plain values.
-        choices: the option chosen in each group.
-        command: the command line that runs the same.
-        console: where progress is shown.
-        in_sweep: whether a combination that makes no sense leaves a trace, which reports show.
-        begun: told the run folder before anything is trained.
-        name: of the run, before each line that is shown.
+        launch: how it was started.
 
     Raises:
         RunBusyError: if another process is running it.
@@ -135,10 +143,10 @@ def run_config(
     _check(config)
     trainer = build(config["trainer"], "trainer")
     join(trainer.strategy, trainer.num_processes, trainer.accelerator)
-    console.quiet = console.quiet or not is_main()
+    launch.console.quiet = launch.console.quiet or not is_main()
     with failing_together():
         _refuse_other_options(config)
-        return _run_or_skip(config, trainer, choices, command, console, in_sweep, begun, name)
+        return _run_or_skip(config, trainer, launch)
 
 
 def _refuse_other_options(config: Mapping[str, Any]) -> None:
@@ -149,50 +157,35 @@ def _refuse_other_options(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"torchrun has started processes with different options: {', '.join(differing)}")
 
 
-def _run_or_skip(
-    config: Mapping[str, Any],
-    trainer: TrainerOptions,
-    choices: Mapping[str, str],
-    command: str,
-    console: Console,
-    in_sweep: bool,
-    begun: Callable[[Path], None] | None,
-    name: str,
-) -> tuple[RunDir, bool]:
+def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions, launch: Launch) -> tuple[RunDir, bool]:
     log_targets = (build(config["logger"], "logger") or {}) if is_main() else {}
     data = from_main(build(config["dataset"], "dataset").load)
     identity = {**_identity(config), "data": data.content_hash}
     config_hash = _hash(identity)
-    run_dir = RunDir(_folder(config, choices, config_hash))
+    run_dir = RunDir(_folder(config, launch.choices, config_hash))
     log = RunLog(log_targets, run_dir)
-    if begun is not None:
-        begun(run_dir.path)
+    if launch.begun is not None:
+        launch.begun(run_dir.path)
     if from_main(lambda: _is_complete(run_dir, config_hash)):
         log.complete()
         return run_dir, True
     from_main(run_dir.check_idle)
 
     budget = build(config["budget"], "budget")
-    info: dict[str, Any] = {
-        "identity": {
-            **identity,
-            **{f"versions.{k}": v for k, v in library_versions().items()},
-            "code": code_version(),
-        },
+    info = {
+        **_origin(identity, launch),
         "config_hash": config_hash,
-        "choices": {group: option for group, option in choices.items() if group not in _NOT_IDENTITY},
         "seed": config["seed"],
         "num_generations": budget.num_generations,
         "class_names": list(data.spec.class_names),
-        "versions": {**library_versions(), "python": platform.python_version()},
-        "command": command,
-        "commit": source_commit(),
     }
     first = from_main(run_dir.num_committed)
     # Arithmetic outside torch has as many threads as torch has, whatever a launcher sets in the environment.
     with (
         threadpool_limits(trainer.num_threads),
-        RichWatch(console, budget, first=first, live=config["progress"] and is_main(), name=name) as display,
+        RichWatch(
+            launch.console, budget, first=first, live=config["progress"] and is_main(), name=launch.name
+        ) as display,
     ):
         try:
             parts = assemble(
@@ -205,21 +198,33 @@ def _run_or_skip(
                 objective=config["objective"],
             )
         except CombinationError as error:
-            if in_sweep:  # reports show the cell of a sweep; a slip leaves nothing
+            if launch.in_sweep:  # reports show the cell of a sweep; a slip leaves nothing
                 reason = str(error)
                 from_main(lambda: run_dir.refuse(info, config, reason))
             raise
-        if in_sweep and config["objective"] is not None:
+        if launch.in_sweep and config["objective"] is not None:
             _check_direction(config["objective"], parts.measurer.objective_better)
         measured_with = parts.measurer.identity
         info["identity"]["measured_with"] = measured_with
         info["machine"] = _machine(trainer)
-        info["encoder"] = {"name": choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
+        info["encoder"] = {"name": launch.choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
         with ExitStack() as stack:
             from_main(lambda: stack.enter_context(run_dir.opened(info, config)))
-            _run_to_end(run_dir, parts, log, config, console)
+            _run_to_end(run_dir, parts, log, config, launch.console)
     log.repeat_warnings()
     return run_dir, False
+
+
+def _origin(identity: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
+    """What made a run: choices and code, which decide its numbers, and the command."""
+    versions = library_versions()
+    return {
+        "identity": {**identity, **{f"versions.{k}": v for k, v in versions.items()}, "code": code_version()},
+        "choices": {group: option for group, option in launch.choices.items() if group not in _NOT_IDENTITY},
+        "versions": {**versions, "python": platform.python_version()},
+        "command": launch.command,
+        "commit": source_commit(),
+    }
 
 
 def _run_to_end(run_dir: RunDir, parts: Parts, log: RunLog, config: Mapping[str, Any], console: Console) -> None:
