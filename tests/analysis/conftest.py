@@ -57,6 +57,7 @@ FLOOR = {
     "copies_of_real": 0.0,
 }
 NUM_CLASSES = 4
+KEEP_ALL = "collapse_bench.mitigations.control.KeepAll"
 
 
 def model_score(metric: str, generation: int, seed: int, decay: float) -> float:
@@ -139,7 +140,8 @@ def make_chain(
         "data": f"data of {num_real}",
         "dataset.num_real": num_real,
         "regime._target_": regime,
-        "mitigation._target_": mitigation,
+        "mitigation._target_": "collapse_bench.mitigations.base.Mitigation",
+        "mitigation.curator._target_": KEEP_ALL if mitigation == "control" else mitigation,
         "generator.start": "warm",
         "budget.num_steps": 300,
     }

@@ -42,7 +42,10 @@ def write_arm(make_run):
                 metrics=METRICS,
                 grids=False,
                 choices={"regime": regime, "mitigation": mitigation},
-                config={"mitigation": {"_target_": mitigation}, "regime": {"_target_": regime}},
+                config={
+                    "mitigation": {} if mitigation == "control" else {"curator._target_": mitigation},
+                    "regime": {"_target_": regime},
+                },
             )
             info = json.loads((path / "run.json").read_text())
             info["identity"]["code"] = "0" * 32

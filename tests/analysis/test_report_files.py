@@ -47,6 +47,18 @@ def test_the_tables_are_there_in_every_format_with_seeds_and_intervals(small_swe
         assert len(csv) == len(parquet) > 0
 
 
+@pytest.mark.parametrize("baseline", [None, "budget.num_steps=300"])
+def test_differences_say_what_they_are_to_or_why_there_are_none(make_run, tmp_path, capsys, baseline):
+    for steps in (100, 300):
+        make_run(f"runs/{steps}", config={"budget": {"num_steps": steps}}, grids=False, metrics=["fid"])
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "runs"), "--out", str(out), *(["--baseline", baseline] if baseline else [])]) == 0
+    for text in (capsys.readouterr().out, (out / "report.html").read_text(encoding="utf-8")):
+        assert ("no arm is a control of another; name one with --baseline" in text) == (baseline is None)
+        assert ("Difference to budget.num_steps=300, seed by seed" in text) == (baseline is not None)
+        assert "Difference to the control" not in text
+
+
 def test_an_archive_is_reported_as_its_runs_are(small_sweep, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "committed"
     folder.mkdir()

@@ -18,8 +18,16 @@ from collapse_bench.records import Record, Score
 ARCHIVE = "runs.tar.xz"
 """Name of the archive in a folder of results. It holds records, configurations and states, no images and no models."""
 
+# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions,
+# and that of the code, are reported apart.
+_NO_ARM = ("seed", "data", "measured_with", "code")
 _GENERATION = re.compile(r"gen_\d{3,}")
 _FILES = re.compile(rf"(run\.json|status\.json|config\.yaml|{_GENERATION.pattern}/record\.json)")
+
+
+def arm_settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Every config key that decides a number, without the seed: what an arm is, from the ``identity`` of a run."""
+    return {key: value for key, value in identity.items() if key not in _NO_ARM and not key.startswith("versions.")}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,16 @@ import numpy as np
 
 from collapse_bench.analysis.runs import Run
 
-_CONTROL = {"regime": "real", "mitigation": "control"}
-_NOTHING = {"regime": "replace", "mitigation": "control"}  # what lets a collapse happen
+# The four slots of ``conf/run.yaml``. A run may lack the keys of slots that came after it.
+_NO_MITIGATION = {
+    "mitigation._target_": "collapse_bench.mitigations.base.Mitigation",
+    "mitigation.steering._target_": "collapse_bench.mitigations.control.NoSteering",
+    "mitigation.weigher._target_": "collapse_bench.mitigations.control.EqualWeights",
+    "mitigation.refiner._target_": "collapse_bench.mitigations.control.NoRefinement",
+    "mitigation.curator._target_": "collapse_bench.mitigations.control.KeepAll",
+}
+# A control C0 never trains on samples, so it is the same one however many are handed on.
+_NUM_SYNTHETIC = "budget.num_synthetic"
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,21 @@ class Comparison:
         control: their controls, in the same order.
         sizes: the same comparison at each size of the real pool that was run, by its number of images; the
             comparisons in it have no sizes of their own.
+
+    Raises:
+        ValueError: if a seed is there twice, which would count its chains as independent ones.
     """
 
     arm: tuple[Run, ...]
     control: tuple[Run, ...]
     sizes: Mapping[int, "Comparison"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) < len(self.arm) or self.seeds != tuple(run.seed for run in self.control):
+            raise ValueError(
+                f"a comparison has each seed once, the same ones on both sides; got {self.seeds} and "
+                f"{tuple(run.seed for run in self.control)}"
+            )
 
     @property
     def num_pairs(self) -> int:
@@ -62,35 +80,44 @@ def compare(members: Sequence[Run], runs: Sequence[Run]) -> Comparison:
         members: the runs of the arm.
         runs: all runs, among which the controls and the other sizes of the real pool are looked for.
     """
-    pairs = _pairs(members, runs)
-    sizes: dict[int, list[Run]] = {}
-    law = _law(members[0]) if members else None
-    for run in runs:
-        if run.records and _law(run) == law:
-            sizes.setdefault(sum(run.records[0].train_pool.values()), []).append(run)
-    return Comparison(*pairs, sizes={size: Comparison(*_pairs(sizes[size], runs)) for size in sorted(sizes)})
+    law = members[0].settings_without("dataset.num_real") if members else None
+    # By size and seed: a size that is given as a number and as null, which is all, is one size.
+    sizes: dict[int, dict[int, Run]] = {}
+    for run in [*members, *runs]:
+        if run.records and run.settings_without("dataset.num_real") == law:
+            sizes.setdefault(sum(run.records[0].train_pool.values()), {}).setdefault(run.seed, run)
+    by_size = {size: Comparison(*_pairs([*sizes[size].values()], runs)) for size in sorted(sizes)}
+    return Comparison(*_pairs(members, runs), sizes=by_size)
+
+
+def does_nothing(run: Run) -> bool:
+    """Whether nothing is done against collapse: ``mitigation=control``, and no slot of it edited."""
+    return run.choices.get("mitigation") == "control" and _are_plain(_of_mitigation(run))
 
 
 def is_control(run: Run) -> bool:
     """Whether the run is a control C0: refitted on the real pool every generation, nothing done against collapse."""
-    return all(run.choices.get(group) == choice for group, choice in _CONTROL.items())
+    return run.choices.get("regime") == "real" and does_nothing(run)
 
 
 def arm_controls(arms: Mapping[str, Sequence[Run]]) -> dict[str, str]:
     """The control of each arm, by name: the arm that is the same but for what is done against collapse.
 
-    For a mitigation that is the same regime with ``mitigation=control``; for another regime than ``replace`` without a
-    mitigation it is ``replace``. Arms whose control is not among them are left out, and so is that control itself.
+    For a mitigation that is the same regime with ``mitigation=control``; if it draws more candidates than it keeps, it
+    is ``mitigation=random_subset`` with as many of them instead, where that was run. For another regime than
+    ``replace`` without a mitigation it is ``replace``. Arms that have no such control among them, or more than one,
+    are left out, and so is ``replace`` without a mitigation.
 
     Args:
         arms: runs by arm.
     """
-    return {
-        arm: control
-        for arm, members in arms.items()
-        for control, others in arms.items()
-        if _does_nothing_instead(others[0], members[0])
-    }
+    found = {}
+    for arm, members in arms.items():
+        others = {name: runs for name, runs in arms.items() if name != arm}
+        controls = _random_selections(members, others) or _undone(members[0], others)
+        if len(controls) == 1:
+            found[arm] = controls[0]
+    return found
 
 
 def curves_of(runs: Sequence[Run], metric: str, num_generations: int) -> np.ndarray:
@@ -99,38 +126,68 @@ def curves_of(runs: Sequence[Run], metric: str, num_generations: int) -> np.ndar
     return np.array(values, dtype=np.float64).reshape(len(runs), num_generations)
 
 
-def _does_nothing_instead(control: Run, run: Run) -> bool:
-    group = "regime" if run.choices.get("mitigation") == "control" else "mitigation"
-    return (
-        run.choices.get(group) != _NOTHING[group]
-        and all(control.choices.get(name) == _NOTHING[name] for name in {group, "mitigation"})
-        and _settings_but(control, group) == _settings_but(run, group)
-    )
+def _undone(run: Run, others: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The arms in which nothing is done instead of what the run does: its mitigation, or else its regime."""
+    group = "regime" if does_nothing(run) else "mitigation"
+    if group == "regime" and run.choices.get("regime") == "replace":
+        return []
+    same = run.settings_without(group)
+    return [
+        arm
+        for arm, (other, *_) in others.items()
+        if does_nothing(other)
+        and (group == "mitigation" or other.choices.get("regime") == "replace")
+        and other.settings_without(group) == same
+    ]
 
 
-def _settings_but(run: Run, group: str) -> dict[str, Any]:
-    return {key: value for key, value in run.settings.items() if not key.startswith(f"{group}.")}
+def _random_selections(members: Sequence[Run], others: Mapping[str, Sequence[Run]]) -> list[str]:
+    """The arms that select at random from as many candidates as the arm draws; none if it draws what it keeps."""
+    drawn = _candidates_per_kept(members)
+    if drawn <= 1 or does_nothing(members[0]) or _selects_at_random(members[0]):
+        return []
+    same = members[0].settings_without("mitigation")
+    return [
+        arm
+        for arm, runs in others.items()
+        if _selects_at_random(runs[0])
+        and _candidates_per_kept(runs) == drawn
+        and runs[0].settings_without("mitigation") == same
+    ]
+
+
+def _selects_at_random(run: Run) -> bool:
+    settings = _of_mitigation(run)
+    elsewhere = {key: value for key, value in settings.items() if not key.startswith("mitigation.curator.")}
+    return run.choices.get("mitigation") == "random_subset" and _are_plain(elsewhere)
+
+
+def _candidates_per_kept(members: Sequence[Run]) -> float:
+    """As counted over all runs, to three digits, because chance can decide it; 0 where nothing was kept yet."""
+    spent = [record.spent for run in members for record in run.records]
+    kept = sum(s.kept for s in spent)
+    return float(f"{sum(s.candidates for s in spent) / kept:.3g}") if kept else 0.0
+
+
+def _of_mitigation(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in run.settings.items() if key.startswith("mitigation.")}
+
+
+def _are_plain(settings: Mapping[str, Any]) -> bool:
+    return all(_NO_MITIGATION.get(key) == value for key, value in settings.items())
 
 
 def _pairs(members: Sequence[Run], runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-    controls = [run for run in runs if is_control(run) and run.records]
-    pairs = [
-        (run, control)
-        for run in sorted(members, key=lambda run: run.seed)
-        for control in controls
-        if run.records and control.seed == run.seed and _surroundings(control) == _surroundings(run)
-    ]
+    """Each run that has a control, and that control: one per run, whatever number of them would do."""
+    controls = [run for run in sorted(runs, key=lambda run: str(run.path)) if is_control(run) and run.records]
+    pairs = []
+    for run in sorted((run for run in members if run.records), key=lambda run: run.seed):
+        same, num_synthetic = _surroundings(run), run.settings.get(_NUM_SYNTHETIC)
+        own = [control for control in controls if control.seed == run.seed and _surroundings(control) == same]
+        if own:
+            pairs.append((run, min(own, key=lambda control: control.settings.get(_NUM_SYNTHETIC) != num_synthetic)))
     return tuple(run for run, _ in pairs), tuple(control for _, control in pairs)
 
 
 def _surroundings(run: Run) -> dict[str, Any]:
-    # The control never trains on samples, so it is the same one however many are handed on.
-    return {
-        key: value
-        for key, value in run.settings.items()
-        if key.split(".")[0] not in _CONTROL and key != "budget.num_synthetic"
-    }
-
-
-def _law(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in run.settings.items() if key != "dataset.num_real"}
+    return run.settings_without("regime", "mitigation", _NUM_SYNTHETIC)

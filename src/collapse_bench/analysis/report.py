@@ -38,8 +38,8 @@ from collapse_bench.analysis.ranking import BudgetClass, budget_classes, differi
 from collapse_bench.analysis.runs import Run, config_differences, group_by_arm, headline, refused_arms
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
+    NO_PAIRS,
     PAIRED_LEGEND,
-    PAIRED_TITLE,
     RANKED,
     RANKING_LEGEND,
     VERDICT_LEGEND,
@@ -55,6 +55,7 @@ from collapse_bench.analysis.tables import (
     format_verdict_reasons,
     format_verdict_table,
     label,
+    paired_title,
     ranking_notes,
     refusals,
     resource_table,
@@ -207,9 +208,10 @@ def _scores(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], baseline: st
         "standing": _as_svg(plot_standing(runs), standing) if several else None,
         "arm_table": to_html(format_arm_table(runs)),
         "refusals": refusals(runs),
-        "paired_title": PAIRED_TITLE,
+        "paired_title": paired_title(baseline),
         "paired_legend": PAIRED_LEGEND,
         "paired_table": to_html(paired) if len(paired) else None,
+        "no_pairs": NO_PAIRS if several and not len(paired) else None,
         "kept_table": to_html(format_arm_table(runs, "kept")) if kept_measured else None,
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from collapse_bench.analysis.archive import ARCHIVE, RunFiles, one_line, read_archive
+from collapse_bench.analysis.archive import ARCHIVE, RunFiles, arm_settings, one_line, read_archive
 from collapse_bench.errors import ConfigError, RunDirError
 from collapse_bench.records import Record, Score, Spent, num_ids, union_of_ids
 
@@ -40,9 +40,6 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _CLASS_SHARE = re.compile(r"class_share_(\d+)")
 _CELL = ("dataset", "generator", "sampler", "regime", "mitigation")
 _ABSENT = "unset"
-# The seed is averaged over; other data has another reference set, which is refused, as another encoder is; versions,
-# and that of the code, are reported apart.
-_NO_ARM = ("seed", "data", "measured_with", "code")
 
 
 @dataclass(frozen=True)
@@ -77,8 +74,12 @@ class Run:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """Every config key that decides a number, dotted, without the seed: what an arm is."""
-        identity = self.info["identity"]
-        return {key: identity[key] for key in identity if key not in _NO_ARM and not key.startswith("versions.")}
+        return arm_settings(self.info["identity"])
+
+    def settings_without(self, *keys: str) -> dict[str, Any]:
+        """``settings`` but for these keys and all below them: ``"mitigation"`` is all of ``mitigation.*``."""
+        below = tuple(f"{key}." for key in keys)
+        return {k: value for k, value in self.settings.items() if k not in keys and not k.startswith(below)}
 
     @cached_property
     def setting_texts(self) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from collapse_bench.analysis.archive import RunFiles
+from collapse_bench.analysis.archive import RunFiles, arm_settings
 from collapse_bench.errors import RunDirError
 from collapse_bench.files import is_locked
 from collapse_bench.sheet import FOLDER, Cell, Sheet, read_sheets
@@ -16,8 +16,6 @@ STATES = ("complete", "refused", "running", "interrupted", "failed", "missing")
 """What a cell can be. ``interrupted``: it has begun and no process works on it; ``missing``: it never began."""
 
 _TO_DO = ("interrupted", "failed", "missing")
-# The seed is averaged over; the rest is not known before a run has begun, or decides no time.
-_NO_ARM = ("seed", "data", "measured_with", "code")
 
 
 @dataclass(frozen=True)
@@ -124,10 +122,9 @@ def read_status(folder: str | Path, *, now: float | None = None) -> Status:
     return Status(tuple(sorted(found, key=lambda cell: (STATES.index(cell.state), cell.name))), tuple(problems))
 
 
-def arm_key(settings: Mapping[str, Any]) -> str:
+def arm_key(identity: Mapping[str, Any]) -> str:
     """What runs of one arm have in common, from the ``identity`` of their ``run.json``."""
-    kept = {k: v for k, v in settings.items() if k not in _NO_ARM and not k.startswith("versions.")}
-    return json.dumps(kept, sort_keys=True, default=str)
+    return json.dumps(arm_settings(identity), sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)

@@ -611,15 +611,21 @@ def ranking_notes(runs: Sequence[Run], *, across_budgets: bool = False) -> list[
     ]
 
 
-PAIRED_TITLE = "Difference to the control, seed by seed"
-"""Of the table of differences."""
+def paired_title(baseline: str | None) -> str:
+    """Title of the table of differences to an arm; ``None`` is each arm's own control."""
+    return f"Difference to {baseline or 'the control'}, seed by seed"
+
 
 PAIRED_LEGEND = (
-    "Each arm less the one in the column “minus”: the same regime without the mitigation, or replace for another "
-    "regime, unless an arm is named. Mean and 95 % t interval over the seeds that both have, at the last generation "
+    "Each arm less the one in the column “minus”. Unless an arm is named, that is its control: the same regime without "
+    "the mitigation, random_subset for a selection from as many candidates, if that was run, or replace for another "
+    "regime. Mean and 95 % t interval over the seeds that both have, at the last generation "
     "that both have reached; not corrected for the number of arms and metrics in the table."
 )
 """How a table of differences is read."""
+
+NO_PAIRS = "No differences are shown: no arm is a control of another; name one with --baseline."
+"""What is said of several arms where the table of differences is empty."""
 
 RANKING_LEGEND = (
     "Arms of one budget are ranked against each other, at their last generation. A budget is what a fair comparison "
@@ -628,7 +634,7 @@ RANKING_LEGEND = (
     "the encoder that measures is the same for all. In brackets: the 95 % interval of the rank, by a bootstrap that "
     "draws the same seeds for all arms; with few seeds it covers less than it says, and with n = 1 there is none. "
     "Below: the value, and P, the chance that a run is better than one of the arm's control (the same regime without "
-    "the mitigation, or replace for another regime), if that has the same budget. Where 1 or the floor is best, the "
+    "the mitigation, random_subset for a selection, or replace for another regime), if that has the same budget. Where 1 or the floor is best, the "
     "distance from it is ranked. A run without a number makes "
     "its arm n/a."
 )

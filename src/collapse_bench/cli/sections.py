@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from collapse_bench.analysis.runs import Run, headline
+from collapse_bench.analysis.runs import Run, group_by_arm, headline
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
+    NO_PAIRS,
     PAIRED_LEGEND,
-    PAIRED_TITLE,
     RANKING_LEGEND,
     VERDICT_LEGEND,
     escape_latex,
@@ -21,6 +21,7 @@ from collapse_bench.analysis.tables import (
     format_ranking_table,
     format_verdict_table,
     label,
+    paired_title,
     ranking_notes,
     refusals,
     to_latex,
@@ -68,9 +69,12 @@ def compose_sections(
         "The mean over seeds with its 95 % t interval, from ten seeds on the interquartile mean with a bootstrap "
         "interval; below each value the change since generation 0."
     )
-    sections = [Section("Each arm at its last generation", legend, arms, refusals(runs))]
+    notes = refusals(runs)
+    if len(group_by_arm(runs)) > 1 and not len(paired):
+        notes.append(NO_PAIRS)
+    sections = [Section("Each arm at its last generation", legend, arms, notes)]
     if len(paired):
-        sections.append(Section(PAIRED_TITLE, PAIRED_LEGEND, paired))
+        sections.append(Section(paired_title(baseline), PAIRED_LEGEND, paired))
     if setting is not None:
         against = format_against_table(runs, setting)
         sections.append(Section(f"Against {setting}, each arm at its last generation", "", against))
