@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collapse_bench.analysis.comparing import Comparison, arm_controls, compare, does_nothing, is_control
+from collapse_bench.analysis.comparing import _EMPTY_SLOTS, Comparison, arm_controls, compare, does_nothing, is_control
 from collapse_bench.analysis.runs import group_by_arm
 from collapse_bench.analysis.verdicts import judge
 
@@ -127,9 +127,7 @@ def test_a_random_selection_under_another_regime_or_with_another_part_edited_is_
 
 
 def test_the_plain_control_is_that_of_the_configuration():
-    from collapse_bench.analysis.comparing import _NO_MITIGATION
-
     mitigation = yaml.safe_load((Path(__file__).parents[2] / "conf" / "run.yaml").read_text())["mitigation"]
     slots = {f"mitigation.{slot}._target_": node["_target_"] for slot, node in mitigation.items() if slot[0] != "_"}
-    assert {"mitigation._target_": mitigation["_target_"], **slots} == _NO_MITIGATION
+    assert {"mitigation._target_": mitigation["_target_"], **slots} == _EMPTY_SLOTS
     assert all(set(node) == {"_target_"} for slot, node in mitigation.items() if slot[0] != "_")

@@ -66,9 +66,21 @@ def test_verdicts_are_counted_over_the_arms_that_were_judged(two):
 
 def test_the_first_and_the_last_of_the_ranked_arms_are_named(two):
     sentence = findings.standing_finding(two)
-    assert "the first of the 2 arms of budget 1 is “real”" in sentence
+    assert "the first of the 2 arms without a mitigation of budget 1 is “real”" in sentence
     assert "the last is “replace”" in sentence
     assert "nothing to rank" in findings.standing_finding(two[:3])
+
+
+def test_better_than_the_control_is_what_the_paired_interval_of_the_gain_says(chain):
+    def sentence(gains):
+        runs = [chain({"recall": [0.9, 0.1 + 0.01 * seed]}, seed=seed) for seed in range(len(gains))]
+        ends = [0.1 + 0.01 * seed + gain for seed, gain in enumerate(gains)]
+        runs += [chain({"recall": [0.9, end]}, seed=seed, mitigation="neon") for seed, end in enumerate(ends)]
+        return findings.standing_finding(runs)
+
+    # Every run is better than every run of the control, but 0.183 is less than t = 4.30 times 0.126 / sqrt 3.
+    assert "None of 1 arm is better" in sentence([0.05, 0.2, 0.3])
+    assert "1 of 1 arm is better than “control”: the 95 % t interval of the gain" in sentence([0.18, 0.2, 0.22])
 
 
 def test_classes_that_are_gone_are_counted(make_run):

@@ -167,7 +167,7 @@ def test_an_arm_of_one_seed_is_ranked_without_an_interval_and_the_others_keep_th
     assert text.loc["mix", "rank by FID ↓"].split("\n") == [
         "1 of 3 [1, 1], n = 3",
         "2.00 ± 2.48",
-        "P = 1.00 [1.00, 1.00]",
+        "P = 1.00",
     ]
 
 
@@ -215,6 +215,38 @@ def test_longer_chains_are_another_budget_and_seeds_that_did_not_arrive_do_not_c
     mix, other = sorted(budget_classes(runs), key=lambda of_class: list(of_class.arms) != ["mix"])
     assert ([run.seed for run in mix.arms["mix"]], mix.budget["gradient steps"]) == ([0, 1], 900)
     assert (list(other.arms), other.budget["generations"]) == (["replace"], 2)
+
+
+def test_mitigations_are_ranked_within_their_regime_on_all_of_its_seeds_and_regimes_once(chain):
+    cells = {("replace", "control"): 5, ("replace", "neon"): 5, ("augment", "control"): 3, ("augment", "neon"): 3}
+    runs = [
+        chain(
+            {"fid": [1.0, 9.0 + seed - (regime == "augment") - 2 * (mitigation == "neon")]},
+            seed=seed,
+            regime=regime,
+            mitigation=mitigation,
+        )
+        for (regime, mitigation), num_seeds in cells.items()
+        for seed in range(num_seeds)
+    ]
+    rankings = {ranking.among: ranking for ranking in rank(runs, "fid")}
+    assert {among: [(p.arm, p.value.n) for p in ranking.places] for among, ranking in rankings.items()} == {
+        "no mitigation": [("augment, control", 3), ("replace, control", 3)],
+        "replace": [("replace, neon", 5), ("replace, control", 5)],
+        "augment": [("augment, neon", 3), ("augment, control", 3)],
+    }
+    text = format_ranking_table(runs)
+    assert list(zip(text["ranked among"], text.index, strict=True)) == [
+        (among, place.arm) for among, ranking in rankings.items() for place in ranking.places
+    ]
+    (neon,) = [place for place in rankings["replace"].places if place.control]
+    assert neon.gain is not None
+    assert (neon.control, neon.gain.centre, neon.gain.n) == ("replace, control", 2.0, 5)
+
+
+def test_the_only_arm_without_a_mitigation_is_ranked_in_its_regime_alone(chain):
+    runs = [chain({"fid": [1.0, 2.0]}, mitigation=mitigation) for mitigation in ("control", "neon")]
+    assert [(ranking.among, ranking.num_ranked) for ranking in rank(runs, "fid")] == [("replace", 2)]
 
 
 def test_equal_budgets_need_no_note(arms):

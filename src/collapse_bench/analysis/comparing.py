@@ -8,8 +8,11 @@ import numpy as np
 
 from collapse_bench.analysis.runs import Run
 
+NO_MITIGATION = "no mitigation"
+"""Name of the arms that differ in their regime and do nothing against collapse."""
+
 # The four slots of ``conf/run.yaml``. A run may lack the keys of slots that came after it.
-_NO_MITIGATION = {
+_EMPTY_SLOTS = {
     "mitigation._target_": "collapse_bench.mitigations.base.Mitigation",
     "mitigation.steering._target_": "collapse_bench.mitigations.control.NoSteering",
     "mitigation.weigher._target_": "collapse_bench.mitigations.control.EqualWeights",
@@ -174,7 +177,7 @@ def _of_mitigation(run: Run) -> dict[str, Any]:
 
 
 def _are_plain(settings: Mapping[str, Any]) -> bool:
-    return all(_NO_MITIGATION.get(key) == value for key, value in settings.items())
+    return all(_EMPTY_SLOTS.get(key) == value for key, value in settings.items())
 
 
 def _pairs(members: Sequence[Run], runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Run, ...]]:

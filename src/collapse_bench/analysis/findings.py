@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from collapse_bench.analysis.comparing import NO_MITIGATION
 from collapse_bench.analysis.curves import badness
 from collapse_bench.analysis.figures.class_shares import has_class_shares
 from collapse_bench.analysis.figures.pools import arms_by_pools
-from collapse_bench.analysis.ranking import Place, budget_classes, rank
+from collapse_bench.analysis.ranking import budget_classes, rank
 from collapse_bench.analysis.runs import Run, better, group_by_arm, headline, total_spent
 from collapse_bench.analysis.statistics import SeedInterval
 from collapse_bench.analysis.tables import arm_table, format_floor, format_interval, label, verdict_table
@@ -51,32 +52,38 @@ def score_finding(runs: Sequence[Run]) -> str:
 
 
 def standing_finding(runs: Sequence[Run], *, across_budgets: bool = False) -> str:
-    """Which arm is first and which is last among the largest group of arms that were ranked together."""
+    """Which arm is first and which is last among the largest group of arms that were ranked together.
+
+    And how many of them are better than their controls: a decision, so it stands on the paired t interval of the gain
+    and not on the rank or on P, whose bootstraps cover too little with few seeds.
+    """
     metric = lead_metric(runs)
     rankings = rank(runs, metric, across_budgets=across_budgets)
     largest = max(rankings, key=lambda ranking: ranking.num_ranked)
-    num_arms = sum(len(ranking.places) for ranking in rankings)
+    num_arms = len({place.arm for ranking in rankings for place in ranking.places})
     if num_arms == 1:
         return "There is one arm, so nothing to rank."
     if largest.num_ranked < 2:
-        return f"No two of the {num_arms} arms are ranked against each other ({len(rankings)} budgets)."
+        return f"No two of the {num_arms} arms are ranked against each other: not one budget, or not one regime."
     places = [place for place in largest.places if place.rank is not None]
     first, last = places[0], places[-1]
-    shared = "whatever their budget" if across_budgets else f"of budget {rankings.index(largest) + 1}"
+    among = "without a mitigation" if largest.among == NO_MITIGATION else f"under {largest.among}"
+    shared = f"{among}, whatever their budget" if largest.budget is None else f"{among} of budget {largest.budget}"
     ends = f" (95 % interval of its rank: {first.low} to {first.high})" if first.low is not None else ""
     text = (
         f"By {label(metric)}, the first of the {largest.num_ranked} arms {shared} is {_quoted(first.arm)} with "
         f"{format_interval(metric, first.value)}{ends}, the last is {_quoted(last.arm)} with "
         f"{format_interval(metric, last.value)}"
     )
-    compared = [place for place in places if place.control is not None]
+    compared = [(place.control, place.gain) for place in places if place.control is not None and place.gain is not None]
     if not compared:
         return f"{text}."
-    controls = {_quoted(place.control) for place in compared if place.control is not None}
-    ahead = [place for place in compared if _surely_better(place)]
+    controls = {_quoted(control) for control, _ in compared}
+    ahead = [gain for _, gain in compared if gain.low is not None and gain.low > 0]
     return (
         f"{text}. {_count(len(ahead), len(compared), 'arm')} better than "
-        f"{controls.pop() if len(controls) == 1 else 'their controls'}: the 95 % interval of P lies above one half."
+        f"{controls.pop() if len(controls) == 1 else 'their controls'}: the 95 % t interval of the gain, seed by seed, "
+        "lies above 0 (not corrected for the number of arms)."
     )
 
 
@@ -240,10 +247,6 @@ def _worsening(row: _Row, direction: str) -> SeedInterval:
         return SeedInterval(-change.centre, low, high, change.n, change.kind)
     # Where 1 or the floor is best, the interval of a change says not by itself which way is worse.
     return SeedInterval(abs(change.centre), None, None, change.n, "none")
-
-
-def _surely_better(place: Place) -> bool:
-    return place.improvement is not None and place.improvement.low is not None and place.improvement.low > 0.5
 
 
 def _spread(words: str, counts: Mapping[str, float]) -> str:

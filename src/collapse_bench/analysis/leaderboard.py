@@ -1,6 +1,5 @@
 """The leaderboard: what each mitigation gains over doing nothing, in committed results."""
 
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +8,15 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from collapse_bench.analysis.comparing import does_nothing
 from collapse_bench.analysis.entries import Entry, find_entries, load_entry_runs
 from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, distance_from_best, rank
-from collapse_bench.analysis.runs import Run, better, group_by_arm
+from collapse_bench.analysis.runs import Run, better, group_by_arm, group_by_family
 from collapse_bench.analysis.statistics import SeedInterval, paired_difference
 from collapse_bench.analysis.tables import (
     RANKED,
     format_interval,
+    format_rank,
     label,
     refusals,
     to_html,
@@ -24,12 +25,14 @@ from collapse_bench.analysis.tables import (
 )
 
 LEGEND = (
-    "What each mitigation gains over its control, the same regime and settings with nothing done against collapse: the "
-    "paired difference seed by seed at the last generation, with the 95 % t interval. Positive is better, for every "
-    "metric; where 1 or the floor is best, it is the distance from it that shrinks. Below: the rank among the arms of "
-    "the same budget with its 95 % interval (a bootstrap over seeds, which covers less than it says with few of them), "
-    "and the value. Arms of different budgets are not ranked against each other: what a budget is stands below each "
-    "table. Rows are in order of the gain in the first metric. An interval is conditional on one split and one encoder."
+    "What each mitigation gains over doing nothing, which is the same regime and settings with mitigation=control: "
+    "the paired difference seed by seed at the last generation, with the 95 % t interval, which is not corrected for "
+    "the number of arms and metrics: of twenty arms that gain nothing, one lies outside it by chance. Positive is "
+    "better, for every metric; where 1 or the floor is best, it is the distance from it that shrinks. Below: the rank"
+    " among the arms of the same budget with its 95 % interval (a bootstrap over seeds, which covers less than it "
+    "says with few of them), and the value. Arms of different budgets are not ranked against each other: what a "
+    "budget is stands below each table. Rows are in order of the gain in the first metric. An interval is conditional"
+    " on one split and one encoder."
 )
 """How a leaderboard is read."""
 
@@ -108,22 +111,14 @@ def standings(runs: Sequence[Run]) -> list[Standing]:
     Raises:
         RunDirError: if the runs do not compare.
     """
-    families: dict[str, list[Run]] = {}
-    for run in runs:
-        kept = {key: value for key, value in run.settings.items() if not key.startswith("mitigation.")}
-        families.setdefault(json.dumps(kept, sort_keys=True, default=str), []).append(run)
-    with_both = [members for members in families.values() if _has_control(members) and not all(map(_is_plain, members))]
-    if not with_both:
-        return []
-    # Named among each other by their controls, in which nothing but the family differs, and in the order of arms.
-    plain = [run for members in with_both for run in members if _is_plain(run)]
-    named = group_by_arm(plain) if len(with_both) > 1 else {str(plain[0].choices.get("regime")): plain}
-    return [
-        _standing(name, members)
-        for name, controls in named.items()
-        for members in with_both
-        if any(run is controls[0] for run in members)
-    ]
+    found = []
+    for family, arms in group_by_family(runs).items():
+        settings = next(iter(arms.values()))[0].settings_without("mitigation")
+        members = [run for run in runs if run.settings_without("mitigation") == settings]  # the refused ones, too
+        undone = [run for run in members if does_nothing(run)]
+        if len(undone) < len(members) and any(run.records for run in undone):
+            found.append(_standing(family, members))
+    return found
 
 
 def format_standing(standing: Standing) -> pd.DataFrame:
@@ -190,17 +185,9 @@ def _other_results(found: Sequence[Board]) -> list[str]:
     return [f"Other results, which have no mitigation beside its control: {'; '.join(names)}."] if names else []
 
 
-def _is_plain(run: Run) -> bool:
-    return run.choices.get("mitigation") == "control"
-
-
-def _has_control(members: Sequence[Run]) -> bool:
-    return any(_is_plain(run) and run.records for run in members)
-
-
 def _standing(family: str, members: Sequence[Run]) -> Standing:
     arms = group_by_arm(members)
-    control = next(arm for arm, of_arm in arms.items() if _is_plain(of_arm[0]))
+    control = next(arm for arm, of_arm in arms.items() if does_nothing(of_arm[0]))
     classes = budget_classes(members)
     reached = {arm: runs for of_class in classes for arm, runs in of_class.arms.items()}
     measured = {name for run in members for name in run.metrics}
@@ -251,6 +238,5 @@ def _cell(standing: Standing, metric: str, place: Place, ranking: Ranking) -> st
     else:
         pairs = f" ({gain.n} pairs)" if gain.n != place.value.n else ""
         first = f"{format_interval(metric, gain, signed=True)}{pairs}"
-    ends = "" if place.low is None or ranking.num_ranked == 1 else f" [{place.low}, {place.high}]"
-    rank_of = _NOTHING if place.rank is None else f"{place.rank} of {ranking.num_ranked}{ends}"
-    return f"{first}\n{rank_of}\n{format_interval(metric, place.value) if place.value.n else _NOTHING}"
+    value = format_interval(metric, place.value) if place.value.n else _NOTHING
+    return f"{first}\n{format_rank(place, ranking)}\n{value}"

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from collapse_bench.analysis.comparing import arm_controls
-from collapse_bench.analysis.runs import Run, better, group_by_arm, last_generation, mean_floor, total_spent
+from collapse_bench.analysis.comparing import NO_MITIGATION, arm_controls, does_nothing
+from collapse_bench.analysis.curves import badness
+from collapse_bench.analysis.runs import (
+    Run,
+    better,
+    group_by_arm,
+    group_by_family,
+    last_generation,
+    mean_floor,
+    total_spent,
+)
 from collapse_bench.analysis.statistics import (
     SeedInterval,
     centre_over_seeds,
+    paired_difference,
     probability_of_improvement,
     rank_intervals,
     summarize,
@@ -49,7 +59,9 @@ class Place:
         value: the metric at the last generation, over the seeds that the rank stands on.
         control: the arm that is the same but for what is done against collapse, see ``arm_controls``, if it is ranked
             with this one; else ``None``.
-        improvement: chance that a run of the arm is better than one of that control; ``None`` without one.
+        gain: how much nearer to the best the arm is than that control, seed by seed over the seeds that both have;
+            positive is better. ``None`` without a control.
+        improvement: chance that a run of the arm is better than one of that control; likewise.
         undertrained: by ``QualityGate``; ``None`` where that was not measured.
     """
 
@@ -59,6 +71,7 @@ class Place:
     high: int | None
     value: SeedInterval
     control: str | None
+    gain: SeedInterval | None
     improvement: SeedInterval | None
     undertrained: bool | None
 
@@ -69,10 +82,14 @@ class Ranking:
 
     Args:
         metric: its name.
+        among: which arms: those of a family, by its name, or ``NO_MITIGATION``.
+        budget: number of the class of ``budget_classes`` that all of them are in, from 1; ``None`` across budgets.
         places: the best first; arms without a rank last.
     """
 
     metric: str
+    among: str
+    budget: int | None
     places: tuple[Place, ...]
 
     @property
@@ -130,6 +147,10 @@ def differing_entries(classes: Sequence[BudgetClass]) -> dict[str, list[float]]:
 def rank(runs: Sequence[Run], metric: str, *, across_budgets: bool = False) -> list[Ranking]:
     """Arms in order of a metric of fresh samples at their last generation.
 
+    Mitigations are ranked within their family, which is the same in all else: against each other and against the arm of
+    it in which nothing is done. These arms are ranked against each other as well, which is the ranking of the regimes.
+    So a family of few seeds takes none from another one.
+
     Arms of two seeds or more are ranked on the seeds that all of these arms have; the interval of a rank is a bootstrap
     over those seeds, the same ones drawn for all arms. An arm of one seed stands on it, without an interval. Where
     arms of two seeds or more share fewer than two, each stands on its own, and none has an interval.
@@ -137,20 +158,28 @@ def rank(runs: Sequence[Run], metric: str, *, across_budgets: bool = False) -> l
     Args:
         runs: runs that compare.
         metric: where 1 or the floor is best, the distance from it decides, seed by seed.
-        across_budgets: rank all arms against each other, whatever they were given.
+        across_budgets: rank all arms of a kind against each other, whatever they were given.
 
     Returns:
-        A ranking per class of ``budget_classes``, in their order; one over all arms with ``across_budgets``.
+        For each class of ``budget_classes``, in their order (once for all of them with ``across_budgets``), the ranking
+        without a mitigation, if it is more than one arm that is ranked in its family, and those of the families.
 
     Raises:
         RunDirError: if the runs do not compare.
         KeyError: if no run has the metric.
     """
-    classes = [of_class.arms for of_class in budget_classes(runs)]
+    by_budget: dict[int | None, Mapping[str, Sequence[Run]]] = {
+        number: of_class.arms for number, of_class in enumerate(budget_classes(runs), start=1)
+    }
     if across_budgets:
-        classes = [{arm: members for arms in classes for arm, members in arms.items()}]
+        by_budget = {None: {arm: members for arms in by_budget.values() for arm, members in arms.items()}}
+    families = {arm: family for family, arms in group_by_family(runs).items() for arm in arms}
     direction = better(runs, metric)
-    return [_rank(arms, metric, direction) for arms in classes]
+    return [
+        Ranking(metric, among, budget, _places(of_group, metric, direction))
+        for budget, arms in by_budget.items()
+        for among, of_group in _ranked_together(arms, families).items()
+    ]
 
 
 def distance_from_best(runs: Sequence[Run], metric: str, direction: str) -> dict[int, float]:
@@ -162,14 +191,23 @@ def distance_from_best(runs: Sequence[Run], metric: str, direction: str) -> dict
         direction: of the metric, see ``better``: the number itself, or its distance from 1 or from the arm's floor.
     """
     values = {run.seed: run.value(len(run.records) - 1, metric) for run in runs}
-    if direction in ("lower", "higher"):
-        sign = 1.0 if direction == "lower" else -1.0
-        return {seed: sign * value for seed, value in values.items()}
-    best = 1.0 if direction == "one" else mean_floor(runs, metric)
-    return {seed: abs(value - best) for seed, value in values.items()}
+    distances = badness(np.array([*values.values()]), direction, mean_floor(runs, metric))
+    return dict(zip(values, distances.tolist(), strict=True))
 
 
-def _rank(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> Ranking:
+def _ranked_together(
+    arms: Mapping[str, Sequence[Run]], families: Mapping[str, str]
+) -> dict[str, dict[str, Sequence[Run]]]:
+    """The arms of one budget by what they are ranked among."""
+    undone = {arm: members for arm, members in arms.items() if does_nothing(members[0])}
+    mitigated = dict.fromkeys(families[arm] for arm in arms if arm not in undone)
+    groups = {name: {arm: arms[arm] for arm in arms if families[arm] == name} for name in mitigated}
+    if len(undone) > 1 or any(families[arm] not in groups for arm in undone):
+        groups = {NO_MITIGATION: undone, **groups}
+    return groups
+
+
+def _places(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> tuple[Place, ...]:
     values = {arm: {run.seed: run.value(len(run.records) - 1, metric) for run in runs} for arm, runs in arms.items()}
     distances = {arm: distance_from_best(runs, metric, direction) for arm, runs in arms.items()}
     ranked = {arm: d for arm, d in distances.items() if all(map(math.isfinite, d.values()))}
@@ -194,12 +232,13 @@ def _rank(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> Ran
             *ends.get(arm, (None, None)),
             summarize([values[arm][seed] for seed in seeds[arm]]),
             controls.get(arm),
+            paired_difference(ranked[controls[arm]], ranked[arm]) if arm in controls else None,
             _improvement(ranked, seeds, arm, controls[arm]) if arm in controls else None,
             _GATE.undertrained(members),
         )
         for arm, members in arms.items()
     ]
-    return Ranking(metric, tuple(sorted(places, key=lambda place: place.rank or math.inf)))
+    return tuple(sorted(places, key=lambda place: place.rank or math.inf))
 
 
 def _improvement(

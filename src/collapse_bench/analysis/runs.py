@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -290,6 +290,22 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     )
 
 
+def group_by_family(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Runs by family and arm: the arms of a family differ in what is done against collapse and in nothing else.
+
+    A family is named as an arm is, without the mitigation; families and arms are in the order of ``group_by_arm``.
+
+    Raises:
+        RunDirError: if the runs do not compare, see ``group_by_arm``.
+    """
+    arms = group_by_arm(runs)
+    names = _arm_names([_without_mitigation(members[0]) for members in arms.values()])
+    families: dict[str, dict[str, list[Run]]] = {}
+    for name, (arm, members) in zip(names, arms.items(), strict=True):
+        families.setdefault(name, {})[arm] = members
+    return families
+
+
 def group_by_setting(runs: Sequence[Run], setting: str) -> dict[str, dict[float | None, list[Run]]]:
     """Runs by what else differs between them, and then by one numeric setting: a line, and the points on it.
 
@@ -494,6 +510,11 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
 
     full, short = names(with_null=True), names(with_null=False)
     return short if len(set(short)) == len(set(full)) else full
+
+
+def _without_mitigation(run: Run) -> Run:
+    choices = {group: choice for group, choice in run.choices.items() if group.split("/")[0] != "mitigation"}
+    return replace(run, info={**run.info, "choices": choices, "identity": run.settings_without("mitigation")})
 
 
 def _in_order_of_seeds(arm: str, members: Sequence[Run]) -> list[Run]:

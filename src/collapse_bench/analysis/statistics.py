@@ -4,13 +4,12 @@ Where scipy does exactly what is meant and honours its seed, it does the work he
 so that the published tables keep their random numbers from one version of scipy to the next.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95
 """Nominal coverage of every interval."""
@@ -20,9 +19,6 @@ MIN_BOOTSTRAP = 10
 
 NUM_RESAMPLES = 5_000
 """Bootstrap resamples."""
-
-MAX_SIGN_FLIP = 16
-"""Most pairs of which all choices of signs are enumerated."""
 
 # Equal differences differ by this much of their size after a few operations in float64.
 _ROUNDING = 1e-9
@@ -40,7 +36,7 @@ class SeedInterval:
         n: seeds that the number stands on; over several tasks, those of the task with the fewest.
         kind: ``"t"`` (Student's interval of the mean), ``"bootstrap"`` (percentile bootstrap of the interquartile
             mean), ``"stratified bootstrap"`` (percentile bootstrap, runs resampled within each task) or ``"none"``
-            (fewer than two seeds).
+            (too few seeds for an interval).
     """
 
     centre: float
@@ -138,37 +134,14 @@ def rank_intervals(scores: np.ndarray, rng: np.random.Generator) -> list[tuple[i
     return [(int(low), int(high)) for low, high in ends.T]
 
 
-def score_matrix(tasks: Sequence[Mapping[int, float]]) -> np.ndarray:
-    """A runs x tasks matrix: a row per seed that any task has, in their order; NaN where a task lacks the seed.
-
-    Args:
-        tasks: per task (for example a data set) a number by seed, on scales that compare between tasks.
-    """
-    seeds = sorted({seed for task in tasks for seed in task})
-    return np.array([[task.get(seed, np.nan) for task in tasks] for seed in seeds], dtype=np.float64)
-
-
-def stratified_interval(scores: np.ndarray, rng: np.random.Generator) -> SeedInterval:
-    """The interquartile mean over all runs and tasks with its stratified bootstrap interval.
-
-    Runs are resampled within each task (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the
-    Statistical Precipice", arXiv:2108.13264, section 4). With few runs per task
-    the interval covers less than it says: one task and 3 runs give about 75 % instead of 95 %.
-
-    Args:
-        scores: [runs, tasks]; NaN stands for a run that is missing and is left out.
-        rng: draws the resamples.
-    """
-    return _stratified(_tasks(scores), lambda *tasks: interquartile_mean(np.concatenate(tasks, axis=-1)), rng)
-
-
 def probability_of_improvement(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> SeedInterval:
     """P(X > Y): how likely a run of one arm scores above a run of another, with its stratified bootstrap interval.
 
     The mean over tasks of the share of all pairs of runs (x, y) with x > y, where a tie counts one half, i.e. of the
     Mann-Whitney U over its largest value (Agarwal et al. 2021, arXiv:2108.13264, section 4). Higher means that X
-    scores higher; 0.5 means no difference. The two arms are resampled independently: the definition is about unpaired
-    runs, and common random numbers do not enter it.
+    scores higher; 0.5 means no difference. The two arms are resampled independently, within each task: the definition
+    is about unpaired runs, and common random numbers do not enter it. Below 10 runs there is no interval, because the
+    bootstrap would cover far less than it says: of equal arms, 14 % would lie above 0.5 with 2 runs each.
 
     Args:
         first: scores of X, [runs, tasks]; NaN stands for a run that is missing and is left out.
@@ -187,37 +160,22 @@ def probability_of_improvement(first: np.ndarray, second: np.ndarray, rng: np.ra
         differences = [x[..., :, None] - y[..., None, :] for x, y in pairs]
         return np.mean([((1 + np.sign(d)) / 2).mean(axis=(-2, -1)) for d in differences], axis=0)
 
-    return _stratified([*xs, *ys], mean_over_tasks, rng)
-
-
-def sign_flip_test(differences: Sequence[float] | np.ndarray) -> PairedTest:
-    """The exact one-sided sign-flip test of a mean difference, by all 2^n choices of signs.
-
-    It needs no normal distribution, only differences that are symmetric about 0 under the null. Its smallest p is
-    2^-n, so that it cannot reach 0.05 with fewer than 5 pairs, whatever they are.
-
-    Args:
-        differences: one per pair, at most 16; NaN stands for a pair without one and is left out.
-
-    Raises:
-        ValueError: for more than 16 pairs.
-    """
-    sample = _finite(differences)
-    n = len(sample)
-    if n < 2:
-        return PairedTest(float("nan"), n, "none")
-    if n > MAX_SIGN_FLIP:
-        raise ValueError(f"all 2^{n} choices of signs are too many; the sign-flip test takes {MAX_SIGN_FLIP} pairs")
-    # One sample and "samples" is how scipy spells sign flips; it enumerates them where the resamples allow it.
-    result = stats.permutation_test(
-        (sample,),
-        np.mean,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=2**MAX_SIGN_FLIP,
+    tasks = (*xs, *ys)
+    n = min(map(len, tasks), default=0)
+    centre = float(mean_over_tasks(*tasks)) if n else float("nan")
+    if n < MIN_BOOTSTRAP:
+        return SeedInterval(centre, None, None, n, "none")
+    # Several samples are resampled independently of each other: tasks are the strata.
+    interval = stats.bootstrap(
+        tasks,
+        lambda *resampled, axis: mean_over_tasks(*resampled),
+        n_resamples=NUM_RESAMPLES,
         vectorized=True,
-    )
-    return PairedTest(float(result.pvalue), n, "exact sign flip")
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
+    return SeedInterval(centre, float(interval.low), float(interval.high), n, "stratified bootstrap")
 
 
 def paired_test(differences: Sequence[float] | np.ndarray) -> PairedTest:
@@ -236,8 +194,9 @@ def paired_test(differences: Sequence[float] | np.ndarray) -> PairedTest:
     if np.ptp(sample) <= _ROUNDING * np.abs(sample).max():
         # Among the sign flips of equal positive differences, only the one that flips none is as large.
         return PairedTest(0.5**n if sample[0] > 0 else 1.0, n, "exact sign flip")
-    result: Any = stats.ttest_1samp(sample, 0.0, alternative="greater")
-    return PairedTest(float(result.pvalue), n, "paired t")
+    # The closed form of scipy's ttest_1samp, which takes twenty times as long and is called thousands of times.
+    t = sample.mean() / (sample.std(ddof=1) / np.sqrt(n))
+    return PairedTest(float(special.stdtr(n - 1, -t)), n, "paired t")
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -261,28 +220,6 @@ def _t_quantile(n: int) -> float:
 
 def _tasks(scores: np.ndarray) -> list[np.ndarray]:
     return [column[np.isfinite(column)] for column in np.asarray(scores, dtype=np.float64).T]
-
-
-def _stratified(
-    tasks: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], rng: np.random.Generator
-) -> SeedInterval:
-    n = min(map(len, tasks), default=0)
-    if n == 0:
-        return SeedInterval(float("nan"), None, None, 0, "none")
-    centre = float(statistic(*tasks))
-    if n == 1:
-        return SeedInterval(centre, None, None, 1, "none")
-    # Several samples are resampled independently of each other: tasks are the strata.
-    interval = stats.bootstrap(
-        tuple(tasks),
-        lambda *resampled, axis: statistic(*resampled),
-        n_resamples=NUM_RESAMPLES,
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=rng,
-    ).confidence_interval
-    return SeedInterval(centre, float(interval.low), float(interval.high), n, "stratified bootstrap")
 
 
 def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -566,32 +566,37 @@ def resource_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def format_ranking_table(runs: Sequence[Run], *, across_budgets: bool = False) -> pd.DataFrame:
-    """The arms by budget and rank, with their resource cards, as text; ``ranking_notes`` belongs below it.
+    """The arms by budget, family and rank, with their resource cards, as text; ``ranking_notes`` belongs below it.
 
     Cells of a rank have three lines: the rank, how many were ranked, its interval and n; the value; and the probability
-    of improvement over the control. Rows are in the order of the first metric.
+    of improvement over the control. Rows are in the order of the first metric. The arm of a family in which nothing is
+    done has two rows: among its family, and among the regimes.
 
     Raises:
         RunDirError: if the runs do not compare, or none has a generation yet.
     """
-    cards = resource_table(runs)
-    classes = budget_classes(runs)
-    numbers = {arm: f"{i}" for i, of_class in enumerate(classes, start=1) for arm in of_class.arms}
+    cards = resource_table(runs).drop(columns="runs")
+    numbers = {arm: f"{i}" for i, of_class in enumerate(budget_classes(runs), start=1) for arm in of_class.arms}
     names = dict.fromkeys(name for run in runs for name in run.metrics)
-    rankings = {
-        metric: rank(runs, metric, across_budgets=across_budgets)
-        for metric in [metric for metric in RANKED if metric in names] or headline(runs)[:1]
-    }
-    body: dict[str, dict[str, str]] = {}
+    body: dict[tuple[int | None, str, str], dict[str, str]] = {}
     marked: dict[str, str] = {}
-    for metric, of_metric in rankings.items():
-        for ranking in of_metric:
+    for metric in [metric for metric in RANKED if metric in names] or headline(runs)[:1]:
+        for ranking in rank(runs, metric, across_budgets=across_budgets):
             for place in ranking.places:
                 marked[place.arm] = f"{place.arm} (undertrained)" if place.undertrained else place.arm
-                row = body.setdefault(place.arm, {"budget": numbers[place.arm]})
+                first = {"ranked among": ranking.among, "budget": numbers[place.arm]}
+                row = body.setdefault((ranking.budget, ranking.among, place.arm), first)
                 row[f"rank by {_header(runs, metric)}"] = _format_place(place, ranking)
-    table = pd.DataFrame.from_dict(body, orient="index").join(cards.drop(columns="runs"))
+    table = pd.DataFrame(list(body.values()), index=[arm for _, _, arm in body]).join(cards)
     return table.rename(index=marked).rename_axis("arm")
+
+
+def format_rank(place: Place, ranking: Ranking) -> str:
+    """A rank as text: ``"2 of 7 [1, 3]"``, the interval where there is one."""
+    if place.rank is None:
+        return _MISSING
+    ends = "" if place.low is None or ranking.num_ranked == 1 else f" [{place.low}, {place.high}]"
+    return f"{place.rank} of {ranking.num_ranked}{ends}"
 
 
 def ranking_notes(runs: Sequence[Run], *, across_budgets: bool = False) -> list[str]:
@@ -617,10 +622,10 @@ def paired_title(baseline: str | None) -> str:
 
 
 PAIRED_LEGEND = (
-    "Each arm less the one in the column “minus”. Unless an arm is named, that is its control: the same regime without "
-    "the mitigation, random_subset for a selection from as many candidates, if that was run, or replace for another "
-    "regime. Mean and 95 % t interval over the seeds that both have, at the last generation "
-    "that both have reached; not corrected for the number of arms and metrics in the table."
+    "Each arm less the one in the column “minus”. Unless an arm is named, that is its control: the same regime "
+    "without the mitigation, random_subset for a selection from as many candidates, if that was run, or replace for "
+    "another regime. Mean and 95 % t interval over the seeds that both have, at the last generation that both have "
+    "reached; not corrected for the number of arms and metrics in the table."
 )
 """How a table of differences is read."""
 
@@ -628,15 +633,16 @@ NO_PAIRS = "No differences are shown: no arm is a control of another; name one w
 """What is said of several arms where the table of differences is empty."""
 
 RANKING_LEGEND = (
-    "Arms of one budget are ranked against each other, at their last generation. A budget is what a fair comparison "
-    "holds equal: generations, gradient steps of all fits, network evaluations per sample, candidates per kept image, "
-    "other samples (drawn for another end), and the distinct real images that all trained parts together have seen; "
-    "the encoder that measures is the same for all. In brackets: the 95 % interval of the rank, by a bootstrap that "
-    "draws the same seeds for all arms; with few seeds it covers less than it says, and with n = 1 there is none. "
-    "Below: the value, and P, the chance that a run is better than one of the arm's control (the same regime without "
-    "the mitigation, random_subset for a selection, or replace for another regime), if that has the same budget. Where 1 or the floor is best, the "
-    "distance from it is ranked. A run without a number makes "
-    "its arm n/a."
+    "Arms of one budget are ranked against each other, at their last generation: those without a mitigation, which "
+    "are the regimes, and the mitigations within each regime, beside the arm of it without one. A budget is what a "
+    "fair comparison holds equal: generations, gradient steps of all fits, network evaluations per sample, candidates"
+    " per kept image, other samples (drawn for another end), and the distinct real images that all trained parts "
+    "together have seen; the encoder that measures is the same for all. In brackets: the 95 % interval of the rank, "
+    "by a bootstrap that draws the same seeds for all arms; with few seeds it covers less than it says, and with n = "
+    "1 there is none. Below: the value, and P, the chance that a run is better than one of the arm's control (the "
+    "same regime without the mitigation, random_subset for a selection, or replace for another regime), if that is "
+    "ranked with it; below 10 seeds without an interval, which would cover far less than it says. Where 1 or the "
+    "floor is best, the distance from it is ranked. A run without a number makes its arm n/a."
 )
 """How a table of rankings is read."""
 
@@ -735,8 +741,7 @@ def _at(members: Sequence[Run], generation: int, metric: str, of: str) -> dict[i
 def _format_place(place: Place, ranking: Ranking) -> str:
     if place.rank is None:
         return _MISSING
-    ends = "" if place.low is None or ranking.num_ranked == 1 else f" [{place.low}, {place.high}]"
-    lines = [f"{place.rank} of {ranking.num_ranked}{ends}, n = {place.value.n}"]
+    lines = [f"{format_rank(place, ranking)}, n = {place.value.n}"]
     lines.append(format_interval(ranking.metric, place.value))
     if any(place.arm == other.control for other in ranking.places):
         lines.append("control")

@@ -3,10 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from collapse_bench.analysis.comparing import NO_MITIGATION
 from collapse_bench.analysis.runs import Run
-
-NO_MITIGATION = "no mitigation"
-"""The family of the arms that differ in their regime and do nothing against collapse."""
 
 
 def arm_families(arms: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Sequence[Run]]]:
