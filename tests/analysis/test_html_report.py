@@ -244,7 +244,7 @@ def test_the_command_prints_the_table_and_says_where_everything_went(sweep, tmp_
     assert "real-vs-real floor" in printed
     assert "accumulate" in printed
     assert "No verdict on replace; accumulate: the control C0 is missing" in printed
-    for file in ("report.html", "scores.csv", "table.md", "figures/curves.png"):
+    for file in ("report.html", "scores.parquet", "table.md", "figures/curves.png"):
         assert (out / file).stat().st_size > 0
     assert str(out / "report.html") in printed
 

@@ -1,11 +1,14 @@
 """What ``collapse-report`` leaves in its folder, of run folders, archives, and runs on several data sets."""
 
+import json
+
 import pandas as pd
 import pytest
 
 from collapse_bench.analysis.archive import ARCHIVE, write_archive
 from collapse_bench.analysis.runs import find_runs
 from collapse_bench.cli.report import main
+from collapse_bench.cli.sections import compose_sections
 
 METRICS = ["fid", "recall"]
 
@@ -40,11 +43,35 @@ def test_the_tables_are_there_in_every_format_with_seeds_and_intervals(small_swe
         assert "pairs" in text, name
     assert texts["tex"].count(r"\begin{table}") == texts["tex"].count(r"\end{table}") == 5
     assert texts["tex"].count(r"\toprule") == 5
-    for name, columns in (("summary", {"low", "high", "num_seeds", "floor", "null"}), ("scores", {"run", "seed"})):
-        csv, parquet = pd.read_csv(out / f"{name}.csv"), pd.read_parquet(out / f"{name}.parquet")
-        assert list(csv.columns) == list(parquet.columns)
-        assert columns <= set(csv.columns)
-        assert len(csv) == len(parquet) > 0
+    csv, parquet = pd.read_csv(out / "summary.csv"), pd.read_parquet(out / "summary.parquet")
+    assert list(csv.columns) == list(parquet.columns)
+    assert {"low", "high", "num_seeds", "floor", "null"} <= set(csv.columns)
+    assert len(csv) == len(parquet) > 0
+    assert {"run", "seed"} <= set(pd.read_parquet(out / "scores.parquet").columns)
+    assert not (out / "scores.csv").exists()
+
+
+def test_versions_that_are_averaged_and_unfinished_runs_are_said_first_in_every_format(small_sweep, tmp_path, capsys):
+    file = small_sweep / "replace1" / "run.json"
+    info = json.loads(file.read_text())
+    file.write_text(json.dumps(info | {"identity": info["identity"] | {"code": "another"}}))
+    status = {"state": "failed", "generation": 2, "error": "no_space & 100 %"}
+    (small_sweep / "real0" / "status.json").write_text(json.dumps(status))
+    out = tmp_path / "out"
+    assert main([str(small_sweep), "--out", str(out)]) == 0
+    texts = {name: (out / f"table.{name}").read_text(encoding="utf-8") for name in ("txt", "md", "tex")}
+    texts |= {"html": (out / "report.html").read_text(encoding="utf-8"), "printed": capsys.readouterr().out}
+    for name, text in texts.items():
+        before = " ".join(text.split("last generation")[0].split())
+        assert "Before you read the numbers" in before, name
+        assert "Runs of different versions of the code are averaged in replace." in before, name
+        assert "differ in code (hash of the sources)" in before, name
+        assert "is incomplete (failed, reached generation 2)" in before, name
+    assert r"no\_space \& 100 \%" in texts["tex"]
+
+
+def test_runs_without_a_caveat_have_no_such_section(small_sweep):
+    assert [section.title for section in compose_sections(find_runs(small_sweep)) if section.table is None] == []
 
 
 @pytest.mark.parametrize("baseline", [None, "budget.num_steps=300"])
@@ -84,7 +111,7 @@ def test_runs_on_two_data_sets_have_a_report_each(make_run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.index("=== digits ===") < printed.index("=== mnist ===")
     for dataset in ("digits", "mnist"):
-        assert set(pd.read_csv(out / dataset / "scores.csv")["dataset"]) == {dataset}
+        assert set(pd.read_parquet(out / dataset / "scores.parquet")["dataset"]) == {dataset}
         assert (out / dataset / "report.html").stat().st_size > 0
     assert not (out / "report.html").exists()
 

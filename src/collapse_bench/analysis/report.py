@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from collapse_bench.analysis import findings
+from collapse_bench.analysis.caveats import MAX_CAVEATS, caveats, environments, headline_scores
 from collapse_bench.analysis.comparing import is_control
 from collapse_bench.analysis.figures import (
     MAX_CURVES,
@@ -64,7 +65,6 @@ from collapse_bench.analysis.tables import (
     verdict_matrix,
     verdict_rules,
 )
-from collapse_bench.records import Score
 
 _INTERVALS = {
     "t": "Student's t interval of the mean over seeds (95 %), used below 10 seeds",
@@ -78,7 +78,6 @@ _INTERVALS = {
 _OPEN = ("precision", *RANKED)
 # From so many differing arms on, a column per arm is harder to read than a list per arm.
 _MAX_COLUMNS = 4
-_MAX_WARNINGS = 6
 # Sample images are enlarged to about this height in pixels, so that neither a large screen nor print blurs them.
 _IMAGE_HEIGHT = 40
 # Images of a row where the grids of many arms stand side by side.
@@ -143,8 +142,8 @@ def write_report(
     context = {
         "title": _title(runs),
         "facts": _facts(ran, arms),
-        "warnings": _warnings(ran, arms),
-        "max_warnings": _MAX_WARNINGS,
+        "warnings": caveats(ran),
+        "max_warnings": MAX_CAVEATS,
         "many": len(arms) > MAX_CURVES,
         "findings": _findings(runs, across_budgets=across_budgets),
         "ranking_table": to_html(
@@ -339,7 +338,7 @@ def _reproduction(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dic
     commands = Counter(str(run.info.get("command", "not recorded")) for run in in_order)
     return {
         "commands": [(command, _times(count)) for command, count in commands.items()],
-        "environments": to_html(_environments(runs)),
+        "environments": to_html(environments(runs)),
         "run_table": to_html(_run_table(arms)),
         "generation_tables": [
             (f"{arm}, seed {run.seed}", to_html(format_generation_table(run)))
@@ -380,38 +379,9 @@ def _facts(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dict[str, 
         for key, words in (("accuracy_control", "control set"), ("accuracy_reference", "reference")):
             if encoder.get(key) is not None:
                 facts[f"its accuracy, {words}"] = f"{encoder[key]:.3f}"
-    facts["images measured"] = _joined(score.num_samples for score in _headline_scores(runs))
-    facts["held-out images"] = _joined(score.num_reference for score in _headline_scores(runs))
+    facts["images measured"] = _joined(score.num_samples for score in headline_scores(runs))
+    facts["held-out images"] = _joined(score.num_reference for score in headline_scores(runs))
     return facts
-
-
-def _warnings(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> list[str]:
-    warnings = []
-    if len({tuple(run.seed for run in members) for members in arms.values()}) > 1:
-        warnings.append("The arms have different seeds; differences are taken over the seeds that two arms share.")
-    if len({score.num_samples for score in _headline_scores(runs)}) > 1:
-        warnings.append(
-            "Different numbers of images were measured; metrics with a sample bias (FID first) do not compare then."
-        )
-    if len(_environments(runs).columns) > 1:
-        warnings.append("The runs were made with different versions or machines; see the table of versions.")
-    for run in runs:
-        if not run.complete:
-            reached = f"generation {len(run.records) - 1}" if run.records else "no generation"
-            why = f": {run.status['error']}" if run.status.get("error") else ""
-            warnings.append(f"{run.path} is incomplete ({run.status['state']}, reached {reached}){why}")
-    return warnings
-
-
-def _headline_scores(runs: Sequence[Run]) -> list[Score]:
-    names = headline(runs)
-    return [
-        score
-        for run in runs
-        for record in run.records
-        for score in record.scores
-        if score.of == "model" and score.metric in names
-    ]
 
 
 def _joined(numbers: Iterable[int]) -> str:
@@ -453,23 +423,6 @@ def _run_table(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         for run in members
     }
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("run")
-
-
-def _environments(runs: Sequence[Run]) -> pd.DataFrame:
-    found: dict[tuple[tuple[str, str], ...], int] = {}
-    for run in runs:
-        code = {
-            "commit": run.info.get("commit") or "not recorded",
-            "code (hash of the sources)": run.info["identity"].get("code", ""),
-        }
-        settings = {**code, **run.info.get("versions", {}), **run.info.get("machine", {})}
-        key = tuple((str(name), str(value)) for name, value in settings.items())
-        found[key] = found.get(key, 0) + 1
-    names = list(dict.fromkeys(name for key in found for name, _ in key))
-    columns = [[dict(key).get(name, "") for name in names] for key in found]
-    table = pd.DataFrame(columns, columns=pd.Index(names, name="version or machine")).T
-    table.columns = [_times(count) for count in found.values()]
-    return table
 
 
 def _rows(words: str, rows: Mapping[str, np.ndarray], num_images: int | None = None) -> dict[str, Picture]:

@@ -131,9 +131,11 @@ def _show(runs: "Sequence[Run]", sections: "Sequence[Section]", folder: Path, op
         setting=options.against,
     )
     figures = write_figures(runs, folder / "figures", setting=options.against)
-    for name, frame in (("scores", to_frame(runs)), ("summary", summary_frame(runs))):
-        frame.to_csv(folder / f"{name}.csv", index=False)
-        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    # As text, every score of every run would be a hundred times as large.
+    to_frame(runs).to_parquet(folder / "scores.parquet", index=False)
+    summary = summary_frame(runs)
+    summary.to_csv(folder / "summary.csv", index=False)
+    summary.to_parquet(folder / "summary.parquet", index=False)
     width = shutil.get_terminal_size((120, 24)).columns
     (folder / "table.md").write_text(as_markdown(sections), encoding="utf-8")
     (folder / "table.tex").write_text(as_latex(sections), encoding="utf-8")
@@ -147,7 +149,7 @@ def _show(runs: "Sequence[Run]", sections: "Sequence[Section]", folder: Path, op
         print(f"{hint}\n")
     print(f"page     {page}\nfigures  {figures[0].parent}\ntables   {folder / 'table'}.txt, .md, .tex")
     print(f"summary  {folder / 'summary'}.csv, .parquet: every score of every arm, over its seeds")
-    print(f"scores   {folder / 'scores'}.csv, .parquet: every score of every run")
+    print(f"scores   {folder / 'scores.parquet'}: every score of every run")
 
 
 if __name__ == "__main__":

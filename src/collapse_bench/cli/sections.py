@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from collapse_bench.analysis.caveats import MAX_CAVEATS, caveats
 from collapse_bench.analysis.runs import Run, group_by_arm, headline
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
@@ -33,25 +34,25 @@ from collapse_bench.analysis.tables import (
 
 @dataclass(frozen=True)
 class Section:
-    """One table of a report, for any format.
+    """One table of a report, for any format, or what must be known before the tables are read.
 
     Args:
         title: what the table shows.
         legend: how it is read; may be empty.
-        table: as text.
+        table: as text; ``None`` where there are notes alone.
         notes: what must be read with it, one paragraph each.
     """
 
     title: str
     legend: str
-    table: pd.DataFrame
+    table: pd.DataFrame | None
     notes: Sequence[str] = ()
 
 
 def compose_sections(
     runs: Sequence[Run], *, baseline: str | None = None, across_budgets: bool = False, setting: str | None = None
 ) -> list[Section]:
-    """All tables of runs that compare.
+    """What must be known before the numbers are read, if there is anything, and all tables of runs that compare.
 
     Args:
         runs: the runs.
@@ -72,7 +73,8 @@ def compose_sections(
     notes = refusals(runs)
     if len(group_by_arm(runs)) > 1 and not len(paired):
         notes.append(NO_PAIRS)
-    sections = [Section("Each arm at its last generation", legend, arms, notes)]
+    sections = [Section("Before you read the numbers", "", None, warnings)] if (warnings := _warnings(runs)) else []
+    sections.append(Section("Each arm at its last generation", legend, arms, notes))
     if len(paired):
         sections.append(Section(paired_title(baseline), PAIRED_LEGEND, paired))
     if setting is not None:
@@ -99,8 +101,9 @@ def as_text(sections: Sequence[Section], width: int) -> str:
     parts = []
     for section in sections:
         head = [f"{section.title}.", textwrap.fill(section.legend, width)] if section.legend else [f"{section.title}:"]
+        table = [] if section.table is None else ["", to_text(section.table, width)]
         notes = [textwrap.fill(note, width, subsequent_indent="  ") for note in section.notes]
-        parts.append("\n".join([*head, "", to_text(section.table, width), *notes]) + "\n")
+        parts.append("\n".join([*head, *table, *notes]) + "\n")
     return "\n".join(parts)
 
 
@@ -108,7 +111,8 @@ def as_markdown(sections: Sequence[Section]) -> str:
     """The sections as GitHub reads them."""
     parts = []
     for section in sections:
-        parts += [f"## {section.title}", *filter(None, [section.legend]), to_markdown(section.table), *section.notes]
+        table = [] if section.table is None else [to_markdown(section.table)]
+        parts += [f"## {section.title}", *filter(None, [section.legend]), *table, *section.notes]
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,6 +121,15 @@ def as_latex(sections: Sequence[Section]) -> str:
     parts = ["% Needs \\usepackage{booktabs}. Copy the tables that you need; some are wider or longer than a page."]
     for section in sections:
         words = " ".join([f"{section.title}.", section.legend, *section.notes]).strip()
+        if section.table is None:
+            parts.append(f"\\paragraph{{{section.title}.}} {escape_latex(' '.join(section.notes))}")
+            continue
         caption, tabular = escape_latex(words), to_latex(section.table)
         parts.append(f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{tabular}\\end{{table}}")
     return "\n\n".join(parts) + "\n"
+
+
+def _warnings(runs: Sequence[Run]) -> list[str]:
+    found = caveats(runs)
+    more = len(found) - MAX_CAVEATS
+    return [*found[:MAX_CAVEATS], f"And {more} more, which are on the page."] if more > 0 else found
