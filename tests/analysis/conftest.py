@@ -245,6 +245,12 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return partial(write_run, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def write_run_in() -> Callable[..., Path]:
+    """``write_run``, for fixtures that several tests share."""
+    return write_run
+
+
 @pytest.fixture
 def chain() -> Callable[..., Run]:
     """``make_chain``."""

@@ -10,6 +10,7 @@ from collapse_bench.analysis.runs import find_runs, group_by_setting, load_run
 from collapse_bench.analysis.statistics import summarize
 from collapse_bench.analysis.tables import FLOOR, against_table, format_against_table
 from collapse_bench.cli.report import main
+from collapse_bench.cli.sections import compose_sections
 from collapse_bench.errors import ConfigError, RunDirError
 
 FRAC = "regime.frac_synthetic"
@@ -233,12 +234,15 @@ def test_a_metric_that_was_not_measured_is_an_error(doses):
 
 @pytest.fixture
 def sweep_of_doses(make_run, tmp_path):
+    def options(seed):
+        return {"seed": seed, "grids": False, "metrics": ["fid", "recall"]}
+
     for frac in (0.05, 0.2, 0.5):
         for seed in range(2):
             choices, config = {"regime": "contaminate"}, {"regime": {"frac_synthetic": frac}}
-            make_run(f"runs/{frac}_{seed}", seed=seed, decay=frac / 3, choices=choices, config=config, grids=False)
+            make_run(f"runs/{frac}_{seed}", decay=frac / 3, choices=choices, config=config, **options(seed))
     for seed in range(2):
-        make_run(f"runs/real_{seed}", seed=seed, decay=0.001, choices={"regime": "real"}, grids=False)
+        make_run(f"runs/real_{seed}", decay=0.001, choices={"regime": "real"}, **options(seed))
     return tmp_path / "runs"
 
 
@@ -254,12 +258,13 @@ def test_the_command_adds_figure_and_table(sweep_of_doses, tmp_path, capsys):
     assert "| real | 3 | 2 |" in markdown
 
 
-def test_without_the_option_nothing_is_added_and_the_earlier_figure_goes(sweep_of_doses, tmp_path, capsys):
-    write_figures(find_runs(sweep_of_doses), tmp_path / "out" / "figures", setting=FRAC)
-    assert main([str(sweep_of_doses), "--out", str(tmp_path / "out")]) == 0
-    assert "Against" not in capsys.readouterr().out
-    assert not list((tmp_path / "out" / "figures").glob("against_*"))
-    assert "Against" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+def test_without_the_option_nothing_is_added_and_the_earlier_figure_goes(sweep_of_doses, tmp_path):
+    runs = find_runs(sweep_of_doses)
+    for setting in (FRAC, None):
+        write_figures(runs, tmp_path, setting=setting)
+        assert [file.name for file in tmp_path.glob("against_*")] == ([f"against_{FRAC}.png"] if setting else [])
+        titles = [section.title for section in compose_sections(runs, setting=setting)]
+        assert any(title.startswith("Against") for title in titles) == (setting is not None)
 
 
 @pytest.mark.parametrize("setting", ["regime.frac", "budget.num_steps", "regime._target_"])

@@ -6,6 +6,7 @@ import pytest
 
 from collapse_bench.analysis import findings
 from collapse_bench.analysis.runs import find_runs, load_run
+from collapse_bench.analysis.tables import arm_table, verdict_table
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def two(make_run):
 
 def test_the_best_and_the_worst_arm_are_named_with_their_numbers(two, model_value):
     mean = {arm: sum(model_value("recall", 3, seed, decay) for seed in range(3)) / 3 for arm, decay in _DECAYS.items()}
-    sentence = findings.score_finding(two)
+    sentence = findings.score_finding(two, arm_table(two))
     assert f"from {mean['real']:.3f}" in sentence
     assert f"to {mean['replace']:.3f}" in sentence
     assert sentence.index("“real”") < sentence.index("“replace”")
@@ -32,7 +33,7 @@ _DECAYS = {"replace": 0.1, "real": 0.001}
 def test_arms_that_became_worse_are_counted_by_their_interval(two, model_value):
     # Every seed falls by the same, so the interval of the change is a point; both arms fall.
     change = model_value("recall", 3, 0, 0.1) - model_value("recall", 0, 0, 0.1)
-    sentence = findings.curve_finding(two)
+    sentence = findings.curve_finding(two, arm_table(two))
     assert f"“replace”: by {change:.3f}" in sentence
     assert "All 2 arms are worse than at generation 0" in sentence
 
@@ -40,7 +41,7 @@ def test_arms_that_became_worse_are_counted_by_their_interval(two, model_value):
 def test_a_rise_is_no_worsening_where_higher_is_better(chain):
     runs = [chain({"recall": [0.5 + 0.01 * seed, 0.7 + 0.03 * seed]}, seed=seed) for seed in range(3)]
     up = [*runs, *(chain({"recall": [0.5, 0.6 + 0.01 * seed]}, seed=seed, regime="mix") for seed in range(3))]
-    sentence = findings.curve_finding(up)
+    sentence = findings.curve_finding(up, arm_table(up))
     assert "in no arm worse than at generation 0" in sentence
     assert "None of 2 arms is worse" in sentence
 
@@ -55,13 +56,17 @@ def test_arms_within_the_band_of_the_floor_are_counted(chain):
 
     near = [with_spread(chain({"recall": [0.9, 0.895]}, seed=s, regime="mix")) for s in range(2)]
     far = [with_spread(chain({"recall": [0.9, 0.5]}, seed=s)) for s in range(2)]
-    assert "1 of 2 arms is within two standard deviations" in findings.score_finding([*near, *far])
+    assert "1 of 2 arms is within two standard deviations" in findings.score_finding(
+        [*near, *far], arm_table([*near, *far])
+    )
 
 
 def test_verdicts_are_counted_over_the_arms_that_were_judged(two):
-    assert findings.verdict_finding(two).startswith("1 of 1 judged arm shows a collapse by at least one definition")
+    assert findings.verdict_finding(verdict_table(two)).startswith(
+        "1 of 1 judged arm shows a collapse by at least one definition"
+    )
     alone = [run for run in two if run.choices["regime"] == "replace"]
-    assert "none has two seeds beside a control" in findings.verdict_finding(alone)
+    assert "none has two seeds beside a control" in findings.verdict_finding(verdict_table(alone))
 
 
 def test_the_first_and_the_last_of_the_ranked_arms_are_named(two):
@@ -116,6 +121,6 @@ def test_without_recall_the_sentences_are_about_another_number(make_run, sweep):
 
 def test_one_run_of_one_generation_still_has_sentences(make_run):
     run = load_run(make_run("a", num_generations=0, grids=False))
-    assert findings.curve_finding([run]) == "No arm has gone beyond generation 0."
+    assert findings.curve_finding([run], arm_table([run])) == "No arm has gone beyond generation 0."
     assert findings.pool_finding([run]) == "Generation 0 is trained on real images only."
-    assert findings.score_finding([run]).startswith("Recall is 0.910 at generation 0")
+    assert findings.score_finding([run], arm_table([run])).startswith("Recall is 0.910 at generation 0")

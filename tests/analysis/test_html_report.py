@@ -130,8 +130,9 @@ def test_arms_with_a_control_have_verdicts_and_arms_without_have_a_hint(make_run
     assert "<h2>Verdicts</h2>" in page
     assert "regime=real mitigation=control" in page
     assert "What each verdict stands on" not in page
+    options = {"grids": False, "metrics": ["recall", "precision"]}
     runs = [
-        load_run(make_run(f"{regime}{seed}", seed=seed, decay=decay, choices={"regime": regime}, grids=False))
+        load_run(make_run(f"{regime}{seed}", seed=seed, decay=decay, choices={"regime": regime}, **options))
         for regime, decay in (("replace", 0.1), ("real", 0.001))
         for seed in range(2)
     ]
@@ -162,7 +163,7 @@ def test_equal_runs_give_equal_pages(sweep, page, tmp_path):
 
 
 def test_incomplete_runs_and_single_seeds_are_said_first(make_run, tmp_path):
-    path = make_run("a", reached=1)
+    path = make_run("a", reached=1, metrics=["fid", "recall"])
     status = {"state": "failed", "generation": 1, "error": "the loss became <NaN>"}
     (path / "status.json").write_text(json.dumps(status))
     page = write_report([load_run(path)], tmp_path / "report.html").read_text(encoding="utf-8")
@@ -183,24 +184,29 @@ def test_runs_without_pictures_or_classes_still_have_a_page(make_run, tmp_path):
     assert len(parsed.images) == 1 + 2 + 1
 
 
-@pytest.fixture
-def many(make_run):
+@pytest.fixture(scope="module")
+def many(write_run_in, tmp_path_factory):
     """Twelve arms: a control, eight regimes, and three mitigations; two seeds each; and a cell that was refused."""
+    root = tmp_path_factory.mktemp("many")
     chosen = [{"regime": "real"}, {"regime": "replace"}, *({"regime": f"regime_{i}"} for i in range(7))]
     chosen += [{"mitigation": f"mitigation_{i}"} for i in range(3)]
     for i, choices in enumerate(chosen):
         for seed in range(2):
-            make_run(f"runs/{i}-{seed}", seed=seed, decay=0.001 + 0.02 * i, choices=choices, num_generations=2)
-    refused = make_run("runs/refused", choices={"mitigation": "senseless"}, num_generations=2)
+            write_run_in(root, f"{i}-{seed}", seed=seed, decay=0.001 + 0.02 * i, choices=choices, num_generations=2)
+    refused = write_run_in(root, "refused", choices={"mitigation": "senseless"}, num_generations=2)
     for folder in refused.glob("gen_*"):
         shutil.rmtree(folder)
     (refused / "status.json").write_text(json.dumps({"state": "refused", "error": "makes no sense"}))
-    return find_runs(refused.parent)
+    return find_runs(root)
 
 
-def test_the_verdict_matrix_has_every_arm_and_definition(many, tmp_path):
-    page = write_report(many, tmp_path / "report.html").read_text(encoding="utf-8")
-    head, *rows = Page(page).rows["Verdicts: arms by definitions of collapse"][: 1 + 13]
+@pytest.fixture(scope="module")
+def page_of_many(many, tmp_path_factory):
+    return write_report(many, tmp_path_factory.mktemp("page") / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_verdict_matrix_has_every_arm_and_definition(many, page_of_many):
+    head, *rows = Page(page_of_many).rows["Verdicts: arms by definitions of collapse"][: 1 + 13]
     assert head == ["arm", *verdict_rules()]
     decisions = {name: cells for name, *cells in rows}
     assert list(decisions) == [*group_by_arm(many), "replace, senseless"]
@@ -212,12 +218,11 @@ def test_the_verdict_matrix_has_every_arm_and_definition(many, tmp_path):
     assert {"yes", "no"} <= judged <= {"yes", "no", "not decidable"}
 
 
-def test_many_arms_have_a_panel_each_and_the_page_stays_small(many, tmp_path):
-    file = write_report(many, tmp_path / "report.html")
-    images = Page(file.read_text(encoding="utf-8")).images
+def test_many_arms_have_a_panel_each_and_the_page_stays_small(page_of_many):
+    images = Page(page_of_many).images
     assert len([words for words in images if "a small panel per arm" in words]) == len(HEADLINE)
     assert not [words for words in images if words.startswith("Legend")]
-    assert file.stat().st_size < 6e6
+    assert len(page_of_many.encode()) < 6e6
 
 
 def test_many_incomplete_runs_are_counted_and_do_not_fill_the_page(make_run, tmp_path):
@@ -237,9 +242,11 @@ def test_the_same_command_of_several_runs_is_shown_once(make_run, tmp_path):
     assert "abc123" in page
 
 
-def test_the_command_prints_the_table_and_says_where_everything_went(sweep, tmp_path, capsys):
+def test_the_command_prints_the_table_and_says_where_everything_went(make_run, tmp_path, capsys):
+    for regime in ("replace", "accumulate"):
+        make_run(f"runs/{regime}", choices={"regime": regime}, grids=False, metrics=["fid", "recall"])
     out = tmp_path / "out"
-    assert main([str(sweep), "--out", str(out)]) == 0
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "real-vs-real floor" in printed
     assert "accumulate" in printed

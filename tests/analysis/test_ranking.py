@@ -19,6 +19,7 @@ from collapse_bench.analysis.tables import (
     ranking_notes,
     refusals,
     resource_table,
+    verdict_table,
 )
 from collapse_bench.cli.report import main
 from collapse_bench.errors import RunDirError
@@ -269,13 +270,13 @@ def test_a_refused_arm_is_a_row_of_the_table_and_nothing_else(make_run, make_ref
     runs += [load_run(make_refused(f"m{seed}", seed=seed, choices={"mitigation": "optimal_mix"})) for seed in range(2)]
     assert list(group_by_arm(runs)) == ["control"]
     assert refused_arms(runs) == {"optimal_mix": REASON}
-    text = format_arm_table(runs)
+    text = format_arm_table(runs, arm_table(runs))
     assert list(text.index)[-2:] == ["control", "optimal_mix"]
     assert set(text.loc["optimal_mix"]) == {"n/a"}
     assert refusals(runs) == [f"n/a: optimal_mix: {REASON}"]
     assert set(arm_table(runs)["arm"]) == set(format_ranking_table(runs).index) == {"control"}
-    assert "optimal_mix" not in (control_hint(runs) or "")
-    assert len(format_verdict_table(runs)) == 0
+    assert "optimal_mix" not in (control_hint(verdict_table(runs)) or "")
+    assert len(format_verdict_table(verdict_table(runs))) == 0
 
 
 def test_a_refused_seed_of_an_arm_that_ran_is_not_shown(make_run, make_refused):

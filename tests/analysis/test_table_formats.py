@@ -10,6 +10,7 @@ import pytest
 from collapse_bench.analysis.runs import find_runs, group_by_dataset, load_run
 from collapse_bench.analysis.statistics import summarize
 from collapse_bench.analysis.tables import (
+    arm_table,
     escape_latex,
     format_arm_table,
     summary_frame,
@@ -65,7 +66,7 @@ def test_no_character_of_a_text_is_a_latex_command(text, latex):
 
 
 def test_a_latex_table_has_the_rules_of_booktabs_and_as_many_cells_in_every_row(sweep):
-    table = format_arm_table(find_runs(sweep))
+    table = format_arm_table(find_runs(sweep), arm_table(find_runs(sweep)))
     lines = to_latex(table).splitlines()
     assert lines[0] == rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}"
     assert [line for line in lines if re.fullmatch(r"\\\w+rule", line)] == [r"\toprule", r"\midrule", r"\bottomrule"]

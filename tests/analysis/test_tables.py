@@ -68,11 +68,12 @@ def test_only_seeds_that_reached_the_last_generation_count_and_n_says_so(make_ru
     row = arm_table(runs).set_index("metric").loc["fid"]
     assert (row["generation"], row["value"].n, row["num_seeds"]) == (3, 2, 3)
     assert row["value"].centre == pytest.approx((model_value("fid", 3, 0, 0.1) + model_value("fid", 3, 1, 0.1)) / 2)
-    assert format_arm_table(runs).loc["replace, control", "seeds"] == "2 of 3"
+    assert format_arm_table(runs, arm_table(runs)).loc["replace, control", "seeds"] == "2 of 3"
 
 
 def test_one_seed_is_shown_without_an_interval(make_run):
-    text = format_arm_table([load_run(make_run("a"))])
+    runs = [load_run(make_run("a"))]
+    text = format_arm_table(runs, arm_table(runs))
     assert text.loc["replace, control", "seeds"] == "1"
     assert text.loc["replace, control", "FID ↓"] == "40.0\n+30.0"
     assert "±" not in to_text(text)
@@ -156,7 +157,7 @@ def test_intervals_show_their_kind():
 
 
 def test_text_fits_the_width_and_keeps_every_number(sweep):
-    table = format_arm_table(find_runs(sweep))
+    table = format_arm_table(find_runs(sweep), arm_table(find_runs(sweep)))
     text = to_text(table, width=80)
     assert max(map(len, text.splitlines())) <= 80
     for column in table.columns:
@@ -165,7 +166,7 @@ def test_text_fits_the_width_and_keeps_every_number(sweep):
 
 
 def test_markdown_and_html_hold_one_row_per_arm(sweep):
-    table = format_arm_table(find_runs(sweep))
+    table = format_arm_table(find_runs(sweep), arm_table(find_runs(sweep)))
     markdown = to_markdown(table).splitlines()
     assert len(markdown) == 2 + 1 + 2
     assert len({line.count("|") for line in markdown}) == 1
@@ -174,7 +175,7 @@ def test_markdown_and_html_hold_one_row_per_arm(sweep):
 
 def test_html_escapes_names(make_run):
     runs = [load_run(make_run(f"r{i}", choices={"regime": name})) for i, name in enumerate(("<b>", "replace"))]
-    page = to_html(format_arm_table(runs))
+    page = to_html(format_arm_table(runs, arm_table(runs)))
     assert "&lt;b&gt;</th>" in page
     assert '<th scope="row"><b>' not in page
 
@@ -221,17 +222,20 @@ def test_the_verdicts_are_a_row_per_arm_and_definition_without_the_control(judge
 
 
 def test_the_matrix_of_verdicts_shows_effect_interval_and_n_and_marks_undertrained_arms(judged):
-    text = format_verdict_table(judged)
+    text = format_verdict_table(verdict_table(judged))
     assert list(text.columns) == ["replace", "augment (undertrained)"]
     assert list(text.index) == list(verdict_rules())
     assert text.loc["hallucinated data", "replace"] == "yes\n+0.494 ± 0.015\np < 0.001, n = 3"
     assert text.loc["hallucinated data", "augment (undertrained)"].startswith("no\n")
     assert text.loc["entangled modes", "replace"] == "not decidable"
-    assert "entanglement was not measured" in format_verdict_reasons(judged).loc["entangled modes", "replace"]
+    assert (
+        "entanglement was not measured"
+        in format_verdict_reasons(verdict_table(judged)).loc["entangled modes", "replace"]
+    )
 
 
 def test_what_is_not_decidable_says_why_once(judged):
-    gaps = verdict_gaps(judged)
+    gaps = verdict_gaps(verdict_table(judged))
     assert gaps["fid_infinity was not measured in both the arm and the control"] == [
         "catastrophic rise of risk",
         "any rise of risk",
@@ -248,12 +252,12 @@ def test_the_sensitivity_table_has_a_column_per_factor(judged):
 
 def test_without_a_control_there_is_no_matrix_and_one_line_says_how_to_get_it(judged):
     alone = [run for run in judged if run.choices["regime"] == "replace"]
-    assert len(format_verdict_table(alone)) == 0
-    hint = control_hint(alone)
+    assert len(format_verdict_table(verdict_table(alone))) == 0
+    hint = control_hint(verdict_table(alone))
     assert hint is not None
     assert "regime=real mitigation=control" in hint
     assert "\n" not in hint
-    assert control_hint(judged) is None
+    assert control_hint(verdict_table(judged)) is None
 
 
 def test_the_curves_as_numbers_are_a_row_per_arm_and_metric(judged):

@@ -1,4 +1,7 @@
-"""What a report says of its numbers: one sentence per section, computed from the runs."""
+"""What a report says of its numbers: one sentence per section, computed from the runs.
+
+``scores`` is what ``arm_table`` gives of them, ``verdicts`` what ``verdict_table`` gives.
+"""
 
 import math
 from collections import Counter
@@ -6,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from collapse_bench.analysis.comparing import NO_MITIGATION
 from collapse_bench.analysis.curves import badness
@@ -14,7 +18,7 @@ from collapse_bench.analysis.figures.pools import arms_by_pools
 from collapse_bench.analysis.ranking import budget_classes, rank
 from collapse_bench.analysis.runs import Run, better, group_by_arm, headline, total_spent
 from collapse_bench.analysis.statistics import SeedInterval
-from collapse_bench.analysis.tables import arm_table, format_floor, format_interval, label, verdict_table
+from collapse_bench.analysis.tables import format_floor, format_interval, label
 
 _Row = Mapping[str, Any]
 
@@ -28,10 +32,10 @@ def lead_metric(runs: Sequence[Run]) -> str:
     return next((name for name in LEADS if name in names), names[0])
 
 
-def score_finding(runs: Sequence[Run]) -> str:
+def score_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
     """Where the arms stand at their last generation, and how many are within the band of the floor."""
     metric = lead_metric(runs)
-    rows = _last(runs, metric)
+    rows = _last(runs, scores, metric)
     if not rows:
         return f"No arm has a {label(metric)}."
     best, worst = rows[0], rows[-1]
@@ -87,10 +91,10 @@ def standing_finding(runs: Sequence[Run], *, across_budgets: bool = False) -> st
     )
 
 
-def curve_finding(runs: Sequence[Run]) -> str:
+def curve_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
     """How many arms have become worse since generation 0, and which the most."""
     metric = lead_metric(runs)
-    rows = _last(runs, metric)
+    rows = _last(runs, scores, metric)
     rows = [row for row in rows if row["generation"] > 0 and row["change"].n]
     if not rows:
         return "No arm has gone beyond generation 0."
@@ -113,11 +117,11 @@ def curve_finding(runs: Sequence[Run]) -> str:
     return f"{text}. {_count(len(worse), len(known), 'arm')} worse than at generation 0, by the 95 % interval."
 
 
-def verdict_finding(runs: Sequence[Run]) -> str:
+def verdict_finding(verdicts: pd.DataFrame) -> str:
     """How many arms show a collapse by some definition, and by which definition most do."""
     rows = [
         (str(arm), str(definition), str(decision), int(n))
-        for arm, definition, decision, n in verdict_table(runs)[["arm", "definition", "decision", "n"]].to_numpy()
+        for arm, definition, decision, n in verdicts[["arm", "definition", "decision", "n"]].to_numpy()
     ]
     judged = {arm for arm, _, _, n in rows if n}
     if not judged:
@@ -138,13 +142,13 @@ def verdict_finding(runs: Sequence[Run]) -> str:
     return f"{text}, {' and '.join(f'“{name}”' for name in silent)} by none." if silent else f"{text}."
 
 
-def sample_finding(runs: Sequence[Run]) -> str:
+def sample_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
     """What to look for in the grids: which arm has kept most and which least, with their precision."""
     metric = lead_metric(runs)
-    rows = _last(runs, metric)
+    rows = _last(runs, scores, metric)
     if not rows:
         return ""
-    precision = {row["arm"]: row for row in _last(runs, "precision")} if "precision" in headline(runs) else {}
+    precision = {row["arm"]: row for row in _last(runs, scores, "precision")} if "precision" in headline(runs) else {}
 
     def words(row: _Row) -> str:
         text = f"{_quoted(row['arm'])} ends with {label(metric)} {_value(metric, row)}"
@@ -214,16 +218,15 @@ def resource_finding(runs: Sequence[Run]) -> str:
     return f"{num}: {'; '.join(parts)}."
 
 
-def _last(runs: Sequence[Run], metric: str) -> list[_Row]:
+def _last(runs: Sequence[Run], scores: pd.DataFrame, metric: str) -> list[_Row]:
     """Rows of ``arm_table`` of one metric where there is a number, the best arm first."""
     direction = better(runs, metric)
 
     def bad(row: _Row) -> float:
         return _bad(row["value"].centre, direction, row["floor"])
 
-    table = arm_table(runs)
-    names = [str(name) for name in table.columns]
-    rows = [dict(zip(names, row, strict=True)) for row in table.itertuples(index=False, name=None)]
+    names = [str(name) for name in scores.columns]
+    rows = [dict(zip(names, row, strict=True)) for row in scores.itertuples(index=False, name=None)]
     return sorted((row for row in rows if row["metric"] == metric and row["value"].n), key=bad)
 
 

@@ -62,8 +62,8 @@ from collapse_bench.analysis.tables import (
     resource_table,
     sensitivity_table,
     to_html,
-    verdict_matrix,
     verdict_rules,
+    verdict_table,
 )
 
 _INTERVALS = {
@@ -138,14 +138,14 @@ def write_report(
     """
     arms = group_by_arm(runs)
     ran = [run for run in runs if run.refused is None]
-    cards = resource_table(runs)
+    cards, scores, verdicts = resource_table(runs), arm_table(runs), verdict_table(runs)
     context = {
         "title": _title(runs),
         "facts": _facts(ran, arms),
         "warnings": caveats(ran),
         "max_warnings": MAX_CAVEATS,
         "many": len(arms) > MAX_CURVES,
-        "findings": _findings(runs, across_budgets=across_budgets),
+        "findings": _findings(runs, scores, verdicts, across_budgets=across_budgets),
         "ranking_table": to_html(
             format_ranking_table(runs, across_budgets=across_budgets).drop(columns=cards.columns, errors="ignore")
         ),
@@ -155,12 +155,12 @@ def write_report(
         "card_table": to_html(cards),
         "card_legend": CARD_LEGEND,
         "setting": setting,
-        "intervals": [_INTERVALS[kind] for kind in sorted({i.kind for i in arm_table(runs)["value"] if i.n})],
+        "intervals": [_INTERVALS[kind] for kind in sorted({i.kind for i in scores["value"] if i.n})],
     }
-    context |= _scores(runs, arms, baseline)
+    context |= _scores(runs, arms, scores, baseline)
     context |= _curves(runs, arms)
     context |= _against(runs, setting)
-    context |= _verdicts(runs, arms)
+    context |= _verdicts(runs, arms, verdicts)
     context |= _images(runs, arms)
     context |= _class_shares(runs, arms)
     context |= _pools(runs)
@@ -179,14 +179,16 @@ def write_report(
     return path
 
 
-def _findings(runs: Sequence[Run], *, across_budgets: bool) -> dict[str, str]:
+def _findings(
+    runs: Sequence[Run], scores: pd.DataFrame, verdicts: pd.DataFrame, *, across_budgets: bool
+) -> dict[str, str]:
     """The sentence of each section that has one, by the section's anchor."""
     sentences = {
-        "scores": findings.score_finding(runs),
+        "scores": findings.score_finding(runs, scores),
         "ranking": findings.standing_finding(runs, across_budgets=across_budgets),
-        "curves": findings.curve_finding(runs),
-        "verdicts": findings.verdict_finding(runs),
-        "samples": findings.sample_finding(runs),
+        "curves": findings.curve_finding(runs, scores),
+        "verdicts": findings.verdict_finding(verdicts),
+        "samples": findings.sample_finding(runs, scores),
         "classes": findings.class_finding(runs),
         "pools": findings.pool_finding(runs),
         "resources": findings.resource_finding(runs),
@@ -194,7 +196,9 @@ def _findings(runs: Sequence[Run], *, across_budgets: bool) -> dict[str, str]:
     return {anchor: sentence for anchor, sentence in sentences.items() if sentence}
 
 
-def _scores(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], baseline: str | None) -> dict[str, object]:
+def _scores(
+    runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], scores: pd.DataFrame, baseline: str | None
+) -> dict[str, object]:
     paired = format_paired_table(runs, baseline)
     kept_measured = any(score.of == "kept" for run in runs for record in run.records for score in record.scores)
     several = len(arms) > 1
@@ -205,13 +209,13 @@ def _scores(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], baseline: st
     return {
         "scoreboard": _as_svg(plot_scoreboard(runs), scoreboard) if several else None,
         "standing": _as_svg(plot_standing(runs), standing) if several else None,
-        "arm_table": to_html(format_arm_table(runs)),
+        "arm_table": to_html(format_arm_table(runs, scores)),
         "refusals": refusals(runs),
         "paired_title": paired_title(baseline),
         "paired_legend": PAIRED_LEGEND,
         "paired_table": to_html(paired) if len(paired) else None,
         "no_pairs": NO_PAIRS if several and not len(paired) else None,
-        "kept_table": to_html(format_arm_table(runs, "kept")) if kept_measured else None,
+        "kept_table": to_html(format_arm_table(runs, arm_table(runs, "kept"))) if kept_measured else None,
     }
 
 
@@ -245,30 +249,29 @@ def _against(runs: Sequence[Run], setting: str | None) -> dict[str, object]:
     }
 
 
-def _verdicts(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dict[str, object]:
-    verdicts = format_verdict_table(runs)
-    judged = len(verdicts) > 0
+def _verdicts(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], verdicts: pd.DataFrame) -> dict[str, object]:
+    table = format_verdict_table(verdicts)
+    judged = len(table) > 0
     return {
-        "verdict_matrix": _verdict_rows(runs, arms) if judged else None,
-        "verdict_table": to_html(verdicts.T.rename_axis("arm")) if judged else None,
+        "verdict_matrix": _verdict_rows(runs, arms, verdicts) if judged else None,
+        "verdict_table": to_html(table.T.rename_axis("arm")) if judged else None,
         "verdict_legend": VERDICT_LEGEND,
         "verdict_rules": verdict_rules(),
-        "verdict_reasons": to_html(format_verdict_reasons(runs).T.rename_axis("arm")) if judged else None,
+        "verdict_reasons": to_html(format_verdict_reasons(verdicts).T.rename_axis("arm")) if judged else None,
         "sensitivity": to_html(sensitivity_table(runs)) if judged else None,
-        "control_hint": control_hint(runs),
+        "control_hint": control_hint(verdicts),
     }
 
 
-def _verdict_rows(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, str]]:
+def _verdict_rows(
+    runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], verdicts: pd.DataFrame
+) -> dict[str, dict[str, str]]:
     """The decision about every arm, by arm and definition; also of the controls and of arms that were refused."""
-    matrix = verdict_matrix(runs)
-    rows: dict[str, dict[str, str]] = {}
-    for arm, members in arms.items():
-        if arm in matrix.columns:
-            rows[arm] = {str(definition): str(decision) for definition, decision in matrix[arm].items()}
-        else:
-            rows[arm] = dict.fromkeys(map(str, matrix.index), "control" if is_control(members[0]) else "n/a")
-    return rows | {arm: dict.fromkeys(map(str, matrix.index), "n/a") for arm in refused_arms(runs)}
+    names = verdict_rules()
+    rows = {arm: dict.fromkeys(names, "control" if is_control(members[0]) else "n/a") for arm, members in arms.items()}
+    for arm, definition, decision in verdicts[["arm", "definition", "decision"]].itertuples(index=False, name=None):
+        rows[arm][definition] = decision
+    return rows | {arm: dict.fromkeys(names, "n/a") for arm in refused_arms(runs)}
 
 
 def _images(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 import pandas as pd
 
-from collapse_bench.analysis.comparing import arm_controls, compare, is_control
+from collapse_bench.analysis.comparing import arm_controls, compare
 from collapse_bench.analysis.curves import ONSET, CurveSummary, Waiting, summarize_curves
 from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, rank
 from collapse_bench.analysis.runs import (
@@ -212,12 +212,15 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def format_arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
+def format_arm_table(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
     """``arm_table`` as text: the floor, then one row per arm, cells of two lines (value, change since generation 0).
 
     Arms that were refused before training are last; ``refusals`` says why.
+
+    Args:
+        runs: the runs.
+        table: what ``arm_table`` gives of them.
     """
-    table = arm_table(runs, of)
     floors: dict[str, list[tuple[float, float]]] = {}
     body: dict[str, dict[str, str]] = {FLOOR: {"last": "", "seeds": ""}}
     for arm, rows in table.groupby("arm", sort=False):
@@ -335,32 +338,32 @@ def verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
     """What each definition of collapse says about each arm but the controls.
 
     Returns:
-        One row per (arm, definition) with the fields of ``Verdict``, its ``reason``, and ``undertrained`` (of the
-        arm, by ``QualityGate``; ``None`` where that was not measured).
+        One row per (arm, definition) with the fields of ``Verdict``, its ``reason``, ``num_pairs`` (seeds of the arm
+        that have a control C0) and ``undertrained`` (of the arm, by ``QualityGate``; ``None`` where that was not
+        measured).
 
     Raises:
         RunDirError: if the runs do not compare.
     """
     arms = group_by_arm(runs)
-    rows = [
-        {"arm": arm, **vars(verdict), "reason": verdict.reason, "undertrained": _GATE.undertrained(arms[arm])}
-        for arm, verdicts in judge(runs).items()
-        for verdict in verdicts
-    ]
+    rows = []
+    for arm, verdicts in judge(runs).items():
+        of_arm = {
+            "num_pairs": compare(arms[arm], runs).num_pairs,
+            "undertrained": _GATE.undertrained(arms[arm]),
+        }
+        rows += [{"arm": arm, **vars(verdict), "reason": verdict.reason, **of_arm} for verdict in verdicts]
     names = [field.name for field in fields(Verdict)]
-    return pd.DataFrame(rows, columns=["arm", *names, "reason", "undertrained"])
+    return pd.DataFrame(rows, columns=["arm", *names, "reason", "num_pairs", "undertrained"])
 
 
-def format_verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
+def format_verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     """``verdict_table`` as text: a row per definition, a column per arm; empty where no arm has a control.
 
     Cells have three lines: the decision, the effect with its interval, p (corrected) and the number of pairs.
     """
-    table = verdict_table(runs)
-    if set(table["arm"]) <= set(_without_control(runs)):
-        return pd.DataFrame()
     body: dict[str, dict[str, str]] = {}
-    for row in table.to_dict("records"):
+    for row in verdicts.to_dict("records") if verdicts["num_pairs"].any() else ():
         arm = f"{row['arm']} (undertrained)" if row["undertrained"] else row["arm"]
         lines = [row["decision"]]
         if row["n"]:
@@ -370,12 +373,9 @@ def format_verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
 
 
-def format_verdict_reasons(runs: Sequence[Run]) -> pd.DataFrame:
-    """What every verdict stands on, in words: a row per definition, a column per arm."""
-    body: dict[str, dict[str, str]] = {}
-    for row in verdict_table(runs).to_dict("records"):
-        body.setdefault(row["definition"], {})[row["arm"]] = row["reason"]
-    return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
+def format_verdict_reasons(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """What every verdict of ``verdict_table`` stands on, in words: a row per definition, a column per arm."""
+    return _by_definition(verdicts, "reason")
 
 
 def verdict_matrix(runs: Sequence[Run]) -> pd.DataFrame:
@@ -384,15 +384,13 @@ def verdict_matrix(runs: Sequence[Run]) -> pd.DataFrame:
     Raises:
         RunDirError: if the runs do not compare.
     """
-    table = verdict_table(runs)
-    matrix = table.pivot(index="definition", columns="arm", values="decision")
-    return matrix.reindex(index=table["definition"].unique(), columns=table["arm"].unique())
+    return _by_definition(verdict_table(runs), "decision")
 
 
-def verdict_gaps(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Why verdicts are not decidable, in words, each with the definitions that it concerns."""
+def verdict_gaps(verdicts: pd.DataFrame) -> dict[str, list[str]]:
+    """Why verdicts of ``verdict_table`` are not decidable, in words, each with the definitions that it concerns."""
     gaps: dict[str, list[str]] = {}
-    for row in verdict_table(runs).to_dict("records"):
+    for row in verdicts.to_dict("records"):
         for gap in row["gaps"] if row["decision"] == "not decidable" else ():
             gaps[gap] = list(dict.fromkeys([*gaps.get(gap, []), row["definition"]]))
     return gaps
@@ -420,9 +418,10 @@ def sensitivity_table(runs: Sequence[Run]) -> pd.DataFrame:
     return table.rename(columns=lambda factor: f"thresholds x {factor:g}")
 
 
-def control_hint(runs: Sequence[Run]) -> str | None:
-    """How to get the control of the arms that have none, in one line; ``None`` where all have one."""
-    if not (alone := _without_control(runs)):
+def control_hint(verdicts: pd.DataFrame) -> str | None:
+    """How to get the control of the arms of ``verdict_table`` that have none, in one line; ``None`` where all have."""
+    alone = list(verdicts.loc[verdicts["num_pairs"] == 0, "arm"].unique())
+    if not alone:
         return None
     return (
         f"No verdict on {'; '.join(alone)}: the control C0 is missing; run the same command and seeds with regime=real "
@@ -725,12 +724,9 @@ def _started(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return arms
 
 
-def _without_control(runs: Sequence[Run]) -> list[str]:
-    return [
-        arm
-        for arm, members in group_by_arm(runs).items()
-        if not is_control(members[0]) and not compare(members, runs).num_pairs
-    ]
+def _by_definition(verdicts: pd.DataFrame, values: str) -> pd.DataFrame:
+    table = verdicts.pivot(index="definition", columns="arm", values=values)
+    return table.reindex(index=verdicts["definition"].unique(), columns=verdicts["arm"].unique())
 
 
 def _at(members: Sequence[Run], generation: int, metric: str, of: str) -> dict[int, float]:

@@ -120,7 +120,7 @@ def _show(runs: "Sequence[Run]", sections: "Sequence[Section]", folder: Path, op
     from collapse_bench.analysis.figures import write_figures
     from collapse_bench.analysis.report import write_report
     from collapse_bench.analysis.runs import to_frame
-    from collapse_bench.analysis.tables import control_hint, summary_frame
+    from collapse_bench.analysis.tables import summary_frame
     from collapse_bench.cli.sections import as_latex, as_markdown, as_text
 
     page = write_report(
@@ -145,8 +145,6 @@ def _show(runs: "Sequence[Run]", sections: "Sequence[Section]", folder: Path, op
     incomplete = sum(not run.complete for run in ran)
     print(f"{len(ran)} runs{f', {incomplete} of them incomplete' if incomplete else ''}\n")
     print(as_text(sections, width))
-    if hint := control_hint(runs):
-        print(f"{hint}\n")
     print(f"page     {page}\nfigures  {figures[0].parent}\ntables   {folder / 'table'}.txt, .md, .tex")
     print(f"summary  {folder / 'summary'}.csv, .parquet: every score of every arm, over its seeds")
     print(f"scores   {folder / 'scores.parquet'}: every score of every run")

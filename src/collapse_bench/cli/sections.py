@@ -14,6 +14,8 @@ from collapse_bench.analysis.tables import (
     PAIRED_LEGEND,
     RANKING_LEGEND,
     VERDICT_LEGEND,
+    arm_table,
+    control_hint,
     escape_latex,
     format_against_table,
     format_arm_table,
@@ -29,6 +31,7 @@ from collapse_bench.analysis.tables import (
     to_markdown,
     to_text,
     verdict_gaps,
+    verdict_table,
 )
 
 
@@ -64,7 +67,7 @@ def compose_sections(
         ConfigError: if the setting makes no line.
         RunDirError: if the runs do not compare, or there is no such arm.
     """
-    arms = format_arm_table(runs)
+    arms = format_arm_table(runs, arm_table(runs))
     paired = format_paired_table(runs, baseline)
     legend = (
         "The mean over seeds with its 95 % t interval, from ten seeds on the interquartile mean with a bootstrap "
@@ -87,12 +90,15 @@ def compose_sections(
     shown = "recall" if "recall" in headline(runs) else headline(runs)[0]
     curve = format_curve_table(runs, shown)
     sections.append(Section(f"Over the generations, {label(shown)}", "All metrics are on the page.", curve))
-    verdicts = format_verdict_table(runs)
-    if len(verdicts):
+    verdicts = verdict_table(runs)
+    table, hint = format_verdict_table(verdicts), control_hint(verdicts)
+    if len(table):
         # A suite has more arms than there are definitions; rows go on over pages, columns do not.
-        table = verdicts.T.rename_axis("arm") if verdicts.shape[1] > verdicts.shape[0] else verdicts
-        gaps = [f"not decidable: {', '.join(names)}: {gap}" for gap, names in verdict_gaps(runs).items()]
-        sections.append(Section("Verdicts", VERDICT_LEGEND, table, gaps))
+        table = table.T.rename_axis("arm") if table.shape[1] > table.shape[0] else table
+        gaps = [f"not decidable: {', '.join(names)}: {gap}" for gap, names in verdict_gaps(verdicts).items()]
+        sections.append(Section("Verdicts", VERDICT_LEGEND, table, [*gaps, *filter(None, [hint])]))
+    elif hint:
+        sections.append(Section("Verdicts", "", None, [hint]))
     return sections
 
 
