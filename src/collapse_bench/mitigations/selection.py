@@ -48,9 +48,14 @@ class Selection(Curator):
     @final
     def choose(self, draw: Draw, num_needed: int, now: Now) -> Pool:
         """The selected images; see ``select``."""
-        candidates = draw(round(self.candidates_per_kept * num_needed))
+        candidates = self.candidates(draw, num_needed, now)
         index = self.select(candidates, num_needed, draw, now)
         return candidates.take(index.cpu().sort().values, because=self.reason)
+
+    def candidates(self, draw: Draw, num_needed: int, now: Now) -> Pool:
+        """What is selected from: the next images of the sampler."""
+        del now  # human audit goes on with those of an earlier attempt
+        return draw(round(self.candidates_per_kept * num_needed))
 
     @abstractmethod
     def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
