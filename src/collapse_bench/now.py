@@ -236,6 +236,15 @@ class Now:
         self._count_once("encoder", encoder.gradient_steps, setting.trusted)
         return fitted
 
+    def stale_real(self, count: int) -> Pool:
+        """``count`` trusted real images, drawn at random and the same at every generation, in the order of the pool.
+
+        Whoever holds on to old real images takes these, so that anchoring and its control, which trains on them, have
+        the same ones.
+        """
+        rng = Stream(self.seed, RUN_LEVEL, Role.STALE).generator()
+        return self.setting.trusted.take(torch.randperm(len(self.setting.trusted), generator=rng)[:count].sort().values)
+
     def labelled(self, candidates: Pool) -> Pool:
         """Candidates with their conditions, or without these with what a classifier takes them for, if there is one.
 
