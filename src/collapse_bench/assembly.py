@@ -38,11 +38,14 @@ def assemble(
     budget: Budget,
     trainer: TrainerOptions,
     store: Store,
+    seed: int,
     labels: Classifier | None = None,
     watch: Watch | None = None,
     objective: str | None = None,
 ) -> Parts:
     """One cell of the benchmark, ready to run; the encoder is trained here if the store does not have it.
+
+    ``seed`` is that of the chain: some regimes trust other real images with another one.
 
     Sets what of torch's arithmetic holds for the whole process, see ``TrainerOptions.apply``. ``objective`` is that of
     ``Measurer``.
@@ -64,9 +67,9 @@ def assemble(
     setting = Setting(
         spec=data.spec,
         real=data.pool,
-        trusted=regime.trusted(data.pool),
+        trusted=regime.trusted(data.pool, budget, seed),
         hidden=regime.hidden,
-        keeps_real=regime.keeps_real,
+        keeps_real=regime.keeps_real(len(data.pool), budget),
         labels=labels,
         generator=generator,
         sampler=sampler,

@@ -61,7 +61,8 @@ def run_generations(
     for t in range(chain.next_generation, parts.setting.budget.num_generations + 1):
         generator = parts.mitigation.steering.steer_fit(parts.generator, t)
         sampler = parts.mitigation.steering.steer_sampling(parts.sampler, t)
-        setting = replace(parts.setting, generator=generator, sampler=sampler)
+        trusted = parts.regime.trusted(parts.setting.real, parts.setting.budget, seed)
+        setting = replace(parts.setting, generator=generator, sampler=sampler, trusted=trusted)
         now = Now(t, seed, setting, chain)  # read-only: what a part may look at; meters all that it spends
 
         # What the model sees.

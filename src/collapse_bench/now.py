@@ -45,9 +45,9 @@ class Setting:
 
     Args:
         spec: shape and classes of the images.
-        real: the real pool.
+        real: the real pool, for the regime and the ledger alone.
         trusted: the real images that a deciding part may know to be real; all, unless the regime says that origin is
-            lost.
+            lost. With the training pool it is all that such a part may look at.
         hidden: provenance columns of the training pools that the regime declares lost.
         keeps_real: whether every training pool holds real images.
         labels: gives samples that were made without a condition a class; ``None`` leaves them without one.
@@ -225,15 +225,25 @@ class Now:
         return dict(self._learnt[key])
 
     def encoder(self, encoder: Encoder) -> FittedEncoder:
-        """A fixed map from images to features, learnt once on the real pool; never the one that measures.
+        """A fixed map from images to features, learnt once on the trusted real images; never the one that measures.
 
         Args:
             encoder: the recipe; where it trains a classifier, that is counted like any other network.
         """
+        setting = self.setting
         with self.timed("encoder"):
-            fitted = encoder.fit(self.setting.real, self.setting.spec, self.setting.trainer.exact, self.setting.store)
-        self._count_once("encoder", encoder.gradient_steps, self.setting.real)
+            fitted = encoder.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
+        self._count_once("encoder", encoder.gradient_steps, setting.trusted)
         return fitted
+
+    def stale_real(self, count: int) -> Pool:
+        """``count`` trusted real images, drawn at random and the same at every generation, in the order of the pool.
+
+        Whoever holds on to old real images takes these, so that anchoring and its control, which trains on them, have
+        the same ones.
+        """
+        rng = Stream(self.seed, RUN_LEVEL, Role.STALE).generator()
+        return self.setting.trusted.take(torch.randperm(len(self.setting.trusted), generator=rng)[:count].sort().values)
 
     def labelled(self, candidates: Pool) -> Pool:
         """Candidates with their conditions, or without these with what a classifier takes them for, if there is one.

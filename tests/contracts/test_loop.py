@@ -14,6 +14,7 @@ import torch
 from chains import TINY, TINY_FLOW, TINY_OPTION, assemble_config, composed, opened_run_dir, parts_of
 from safetensors.numpy import load_file
 
+from collapse_bench.chain import Chain
 from collapse_bench.cli.config import build
 from collapse_bench.datasets.base import HeldOut
 from collapse_bench.errors import SelectionError, TrainingError
@@ -70,6 +71,18 @@ def test_every_regime_and_mitigation_keeps_the_contract(regime: str, mitigation:
     for record in records:
         assert record.spent.real_images_seen["generator"] <= 64
         assert "floor" in {s.of for s in record.scores}
+
+
+@pytest.mark.parametrize("regime", options("regime"))
+def test_no_regime_trusts_real_images_that_generation_0_does_not_have(regime: str, tmp_path: Path) -> None:
+    some = ("regime.num_trusted=5",) if regime == "contaminate" else ()
+    parts = parts_of(composed(*TINY, *TINY_FLOW, f"regime={regime}", *some), tmp_path)
+    with opened_run_dir(tmp_path / "run") as run_dir:
+        chain = Chain(run_dir, (), None, None, None, "last", 1)
+        first = parts.regime.mix(Now(0, 0, parts.setting, chain))
+    trusted = parts.setting.trusted.image_id
+    assert len(trusted) > 0
+    assert torch.isin(trusted, first.image_id).all()
 
 
 def test_two_runs_give_equal_records_and_models(tmp_path: Path) -> None:

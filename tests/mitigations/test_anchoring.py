@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from chains import TINY, TINY_FLOW, FinishedChain
 from curating import Bench, noise
 
 from collapse_bench.errors import ConfigError
@@ -57,6 +58,18 @@ def test_the_anchors_are_the_same_at_every_generation_and_metered(tmp_path: Path
     kept = [bench.curate(curator(), 10).images for bench in benches]
     assert torch.equal(*kept)
     assert benches[0].now.spent.real_images_seen == {"anchors": 4}
+
+
+def test_the_replay_control_trains_on_exactly_the_anchors(tmp_path: Path) -> None:
+    """8 anchors of 64 real images, and mix with an eighth of its pool real and always the same."""
+    tiny = (*TINY, *TINY_FLOW, "budget.num_generations=1")
+    anchored = FinishedChain(tmp_path / "a", *tiny, "mitigation=anchoring", "mitigation.curator.num_anchors=8")
+    mix = ("regime=mix", "regime.redraw_real=false", "regime.frac_real=0.125")
+    replayed = FinishedChain(tmp_path / "b", *tiny, *mix)
+    anchors = anchored.records[0].spent.real_images["anchors"]
+    assert replayed.records[1].spent.real_images["generator"] == anchors
+    assert replayed.records[1].train_pool["real"] == 8
+    assert anchors != FinishedChain(tmp_path / "c", *tiny, *mix, seed=1).records[1].spent.real_images["generator"]
 
 
 def test_options_out_of_range_are_refused(tmp_path: Path) -> None:

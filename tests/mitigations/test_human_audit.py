@@ -1,14 +1,17 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from chains import TINY, TINY_FLOW, composed, opened_run_dir, parts_of
-from curating import Bench, noise
+from curating import Bench, assert_equal_pools, noise
 from PIL import Image
 
 from collapse_bench.errors import ConfigError, SelectionError
 from collapse_bench.loop import run_generations
 from collapse_bench.mitigations.human_audit import HumanAudit, read_decisions
+from collapse_bench.pool import Pool
 from collapse_bench.rundir import write_json
 
 
@@ -77,10 +80,69 @@ def test_too_few_accepted_ones_are_an_error(tmp_path: Path) -> None:
     assert "4 of 12 candidates are accepted and 6 are needed" in stop(bench(tmp_path))
 
 
-def test_other_candidates_than_were_exported_are_an_error(tmp_path: Path) -> None:
-    stop(bench(tmp_path, 6), num_needed=3)
+def one_grey_level_apart(folder: Path) -> Bench:
+    """The same candidates as another number of threads draws them."""
+    other = bench(folder)
+    other.model.images.copy_(torch.where(other.model.images < 255, other.model.images + 1, 254))
+    return other
+
+
+def test_decisions_hold_for_what_she_has_seen_whatever_is_drawn_again(tmp_path: Path) -> None:
+    stop(bench(tmp_path))
+    decide(tmp_path / "run" / "audit" / "gen_000.csv", "reject", "accept", "accept")
+    before, after = bench(tmp_path).curate(curator(), 6), one_grey_level_apart(tmp_path).curate(curator(), 6)
+    assert_equal_pools(before, after)
+    assert torch.equal(after.images, noise(12)[[1, 2, 4, 5, 7, 8]])
+
+
+def test_candidates_drawn_again_are_counted_as_at_the_first_time(tmp_path: Path) -> None:
+    stop(bench(tmp_path))
     decide(tmp_path / "run" / "audit" / "gen_000.csv", "accept")
-    assert "lists other candidates" in stop(bench(tmp_path, 12))
+    again = bench(tmp_path)
+    again.curate(curator(), 6)
+    assert (again.now.spent.candidates, again.now.spent.kept) == (12, 6)
+
+
+def export(folder: Path) -> tuple[Path, Path]:
+    """The file of decisions, all of them made, and that of the candidates."""
+    stop(bench(folder))
+    sheet = folder / "run" / "audit" / "gen_000.csv"
+    decide(sheet, "accept")
+    return sheet, sheet.with_suffix(".safetensors")
+
+
+def test_a_missing_or_damaged_stage_is_named_with_the_remedy(tmp_path: Path) -> None:
+    sheet, stage = export(tmp_path)
+    whole = stage.read_bytes()
+    stage.write_bytes(whole[: len(whole) // 2])
+    assert all(part in stop(bench(tmp_path)) for part in ("missing or damaged", str(stage), f"delete {sheet}"))
+    stage.unlink()
+    assert all(part in stop(bench(tmp_path)) for part in ("missing or damaged", str(stage), f"delete {sheet}"))
+    stage.write_bytes(whole)
+    assert len(bench(tmp_path).curate(curator(), 6)) == 6, "put back, it is as good as ever"
+
+
+def test_a_changed_pixel_of_the_stage_is_an_error(tmp_path: Path) -> None:
+    sheet, stage = export(tmp_path)
+    staged = Pool.load(stage)
+    replace(staged, images=staged.images ^ 1).save(stage)
+    assert f"{sheet} does not list the images of {stage}" in stop(bench(tmp_path))
+
+
+def test_candidates_of_another_run_are_an_error(tmp_path: Path) -> None:
+    _, stage = export(tmp_path)
+    assert "another run or generation" in stop(bench(tmp_path), num_needed=3)
+    staged = Pool.load(stage)
+    replace(staged, seed=staged.seed + 1).save(stage)
+    assert "another run or generation" in stop(bench(tmp_path))
+
+
+def test_an_export_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+    sheet, _ = export(tmp_path)
+    sheet.unlink()  # it is written last
+    assert "12 of 12 candidates wait" in stop(one_grey_level_apart(tmp_path))
+    decide(sheet, "accept")
+    assert len(one_grey_level_apart(tmp_path).curate(curator(), 6)) == 6
 
 
 @pytest.mark.parametrize(

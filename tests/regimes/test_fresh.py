@@ -2,9 +2,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from chains import TINY_GAUSSIAN, FinishedChain, assert_equal_chains, composed, parts_of
+from chains import (
+    TINY,
+    TINY_FLOW,
+    TINY_GAUSSIAN,
+    FinishedChain,
+    assert_equal_chains,
+    composed,
+    opened_run_dir,
+    parts_of,
+)
 
 from collapse_bench.errors import ConfigError
+from collapse_bench.loop import run_generations
 from collapse_bench.pool import REAL
 from collapse_bench.regimes.fresh import Fresh
 
@@ -30,6 +40,35 @@ def test_no_real_image_is_trained_on_in_two_generations(tmp_path: Path) -> None:
     chain = FinishedChain(tmp_path, *FRESH, "regime.num_initial=10", "regime.num_fresh=4")
     seen = [image for t in range(4) for image in real_ids(chain, t)]
     assert sorted(seen) == sorted(chain.parts.setting.real.image_id.tolist())
+
+
+def test_deciding_parts_know_the_images_of_generation_0_and_none_that_arrive_later(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        chain = FinishedChain(tmp_path / str(seed), *FRESH, "regime.num_initial=10", seed=seed)
+        assert chain.parts.setting.trusted.image_id.tolist() == real_ids(chain, 0)
+    verifier = ("mitigation=verifier", "mitigation.curator.discriminator.num_steps=4", "budget.num_generations=1")
+    tiny = (*TINY, *TINY_FLOW, *verifier, "regime=fresh", "regime.num_initial=32")
+    chain = FinishedChain(tmp_path / "verified", *tiny, seed=1)
+    spent = chain.records[0].spent
+    assert spent.real_images["verifier"] == spent.real_images["generator"]
+    assert spent.real_images_seen["verifier"] == 32
+
+
+def test_what_deciding_parts_know_is_a_matter_of_the_seed_that_runs(tmp_path: Path) -> None:
+    seen = []
+    for seed in (0, 1):  # the parts of one seed, run with another
+        parts = parts_of(composed(*TINY, *TINY_FLOW, "regime=fresh", "mitigation=watermark"), tmp_path / "store")
+        with opened_run_dir(tmp_path / str(seed)) as run_dir:
+            spent = run_generations(parts, seed, run_dir)[0].spent
+        assert spent.real_images["watermark"] == spent.real_images["generator"]
+        seen.append(spent.real_images["watermark"])
+    assert seen[0] != seen[1]
+
+
+def test_more_real_images_than_have_arrived_are_refused(tmp_path: Path) -> None:
+    cell = (*TINY, *TINY_FLOW, "regime=fresh", "mitigation=verifier", "mitigation.curator.num_real=33")
+    with pytest.raises(ConfigError, match="looks at 33 real images, and 32 are known to be real"):
+        parts_of(composed(*cell), tmp_path)
 
 
 def test_the_order_of_the_real_images_is_the_runs_own(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from chains import TINY_GAUSSIAN, FinishedChain, assert_equal_chains
+from chains import TINY, TINY_FLOW, TINY_GAUSSIAN, FinishedChain, assert_equal_chains, composed, parts_of
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.pool import REAL
@@ -62,6 +62,26 @@ def test_unquantised_samples_are_mixed_with_real_images_on_one_scale(tmp_path: P
     pool = chain.pool(1)
     assert pool.images.dtype == torch.float32
     assert pool.images[pool.born == REAL].abs().max() == 1
+
+
+@pytest.mark.parametrize(
+    ("regime", "arguments"),
+    [
+        ("mix", ("regime.frac_real=0.005",)),
+        ("recover", ("regime.frac_real=0.005", "regime.num_collapsing=0")),
+        ("contaminate", ("regime.frac_synthetic=0.995", "regime.num_trusted=8")),
+    ],
+)
+def test_a_fraction_that_rounds_to_no_real_image_keeps_none(
+    regime: str, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """0.005 of 64 images are none, and what needs real images is refused before training."""
+    cell = (*TINY, *TINY_FLOW, f"regime={regime}", *arguments)
+    nothing_synthetic = ("mitigation=provenance_weight", "mitigation.weigher.synthetic_weight=0")
+    with pytest.raises(ConfigError, match="leaves real images only, and this regime trains on none"):
+        parts_of(composed(*cell, *nothing_synthetic), tmp_path)
+    one = [option.replace("0.005", "0.01").replace("0.995", "0.99") for option in cell]
+    assert parts_of(composed(*one, *nothing_synthetic), tmp_path).setting.keeps_real
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])

@@ -116,6 +116,7 @@ def test_a_mitigation_is_refused_because_there_is_no_pool_to_act_on(tmp_path: Pa
         assemble(
             data=build(config["dataset"], "dataset").load(),
             store=Store(tmp_path),
+            seed=0,
             **parts,
             **{name: build(config[name], name) for name in ("metrics", "budget", "trainer")},
         )

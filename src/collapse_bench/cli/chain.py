@@ -192,6 +192,7 @@ def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions, launch: Lau
                 data=data,
                 **{name: build(config[name], name) for name in (*PARTS, "labels")},
                 budget=budget,
+                seed=config["seed"],
                 trainer=trainer,
                 store=open_store(config["cache"]),
                 watch=Watches(display, log) if log_targets else display,

@@ -231,6 +231,7 @@ def _parts(run: Run, config: Mapping[str, Any], cache: Mapping[str, Any]) -> Par
         **{name: build(config[name], name) for name in PARTS},
         labels=build(config.get("labels"), "labels"),
         budget=build(config["budget"], "budget"),
+        seed=run.seed,
         trainer=trainer,
         store=open_store(cache),
     )

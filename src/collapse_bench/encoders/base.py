@@ -85,6 +85,14 @@ class Encoder(ABC):
         """Gradient steps that a fit takes."""
         return 0
 
+    def check(self, real: Pool, spec: ImageSpec) -> None:  # noqa: B027 (most encoders learn from any images, or none)
+        """Raises ConfigError if it cannot be learnt from these real images.
+
+        Args:
+            real: what it would be fitted on.
+            spec: shape and classes of the images.
+        """
+
     @abstractmethod
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """The encoder for these real images; trained at most once per content, then read from the store.

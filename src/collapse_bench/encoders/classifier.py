@@ -53,16 +53,20 @@ class Classifier(Encoder):
         """Gradient steps that a fit takes."""
         return self.num_steps
 
+    def check(self, real: Pool, spec: ImageSpec) -> None:
+        """Raises ConfigError if there is only one class, or no image, or one without a label."""
+        if spec.num_classes < 2 or len(real) == 0 or bool((real.labels == UNLABELLED).any()):
+            raise ConfigError(
+                "encoder=classifier needs labelled images of two classes or more; use encoder=pixels metrics=features"
+            )
+
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """The classifier of these real images, from the store where it was trained before.
 
         Raises:
-            ConfigError: if there is only one class, or an image has no label.
+            ConfigError: see ``check``.
         """
-        if spec.num_classes < 2 or bool((real.labels == UNLABELLED).any()):
-            raise ConfigError(
-                "encoder=classifier needs labelled images of two classes or more; use encoder=pixels metrics=features"
-            )
+        self.check(real, spec)
         seed = Stream(self.seed, RUN_LEVEL, Role.ARTEFACT).seed
         with isolated_rng(seed):
             network = ResNet(spec, self.width, self.num_blocks)

@@ -30,18 +30,22 @@ class Pixels(Encoder):
 
     num_components: int | None
 
+    def check(self, real: Pool, spec: ImageSpec) -> None:
+        """Raises ConfigError if there are not that many components."""
+        most = min(len(real), spec.num_values)
+        if self.num_components is not None and not 1 <= self.num_components <= most:
+            raise ConfigError(f"encoder: num_components must lie between 1 and {most}, got {self.num_components}")
+
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """The map for these real images; principal components come from the store where they are known.
 
         Raises:
             ConfigError: if there are not that many components.
         """
+        self.check(real, spec)
         count = self.num_components
         if count is None:
             return _Flatten()
-        most = min(len(real), spec.num_values)
-        if not 1 <= count <= most:
-            raise ConfigError(f"encoder: num_components must lie between 1 and {most}, got {count}")
 
         def build() -> dict[str, Tensor]:
             pixels = to_float(real.images).flatten(1).double()

@@ -36,6 +36,11 @@ class WithClasses(Encoder):
         """Gradient steps that a fit of both takes."""
         return self.features.gradient_steps + self.classifier.gradient_steps
 
+    def check(self, real: Pool, spec: ImageSpec) -> None:
+        """Raises ConfigError if one of the two cannot be learnt from these real images."""
+        self.features.check(real, spec)
+        self.classifier.check(real, spec)
+
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """Both encoders for these real images."""
         return _Both(self.features.fit(real, spec, options, store), self.classifier.fit(real, spec, options, store))

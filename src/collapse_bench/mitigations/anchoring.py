@@ -9,7 +9,7 @@ from torch import Tensor
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.mitigations.correction import Correction
-from collapse_bench.mitigations.selection import check_real, real_subset
+from collapse_bench.mitigations.selection import check_real
 from collapse_bench.now import Now, Setting
 
 
@@ -21,8 +21,9 @@ class Anchoring(Correction):
     After Chandwani et al. 2026, as we understand it. Anchors are a fixed pool of stale real images, the same at
     every generation. For a sample x with mean m and standard deviation s of its k nearest samples (itself one of
     them), and mean a and standard deviation b of its k nearest anchors, all per pixel, the target is
-    a + (x - m) * b / s. It looks at the anchors; the control that it is compared with trains on the same number of
-    real images instead. With ``strength=0`` it equals the control bit for bit.
+    a + (x - m) * b / s. It looks at the anchors; the control that it is compared with trains on the same real
+    images instead: ``regime=mix regime.redraw_real=false`` with ``regime.frac_real=num_anchors/n``, where n is the
+    size of the real pool. With ``strength=0`` it equals the control bit for bit.
 
     Args:
         strength: see ``Correction``.
@@ -46,8 +47,9 @@ class Anchoring(Correction):
 
     def targets(self, values: Float[Tensor, "n d"], labels: Tensor, now: Now) -> Float[Tensor, "n d"]:
         """The matched images."""
-        anchors = real_subset(self.num_anchors, "anchors", now)
-        learnt = now.artefact("anchors", anchors, lambda real, job: {"pixels": real.images.float().flatten(1)})
+        learnt = now.artefact(
+            "anchors", now.stale_real(self.num_anchors), lambda real, job: {"pixels": real.images.float().flatten(1)}
+        )
         return match_locally(values, learnt["pixels"], self.num_neighbours)
 
 

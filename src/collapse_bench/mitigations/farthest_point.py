@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.encoders.base import Encoder
-from collapse_bench.mitigations.selection import Selection, encode
+from collapse_bench.mitigations.selection import FeatureSelection, encode
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.samplers.base import Draw
@@ -17,20 +16,19 @@ from collapse_bench.seeding import Role
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class FarthestPoint(Selection):
+class FarthestPoint(FeatureSelection):
     """Starts from a random candidate and adds, again and again, the one farthest from those chosen.
 
-    Greedy selection of Shi et al. 2025 (arXiv:2509.16499), which chooses n of 2n. It looks at the real pool only
-    where its features are learnt from it. With ``candidates_per_kept=1`` it equals the control bit for bit.
+    Greedy selection of Shi et al. 2025 (arXiv:2509.16499), which chooses n of 2n. It looks at trusted real
+    images only where its features are learnt from them. With ``candidates_per_kept=1`` it equals the control bit for
+    bit.
 
     Args:
         candidates_per_kept: see ``Selection``.
-        features: in what distances are Euclidean.
+        features: in what distances are Euclidean; see ``FeatureSelection``.
     """
 
     reason: ClassVar[str] = "farthest point"
-
-    features: Encoder
 
     def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
         """The chosen ones, in the order in which they were chosen."""

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from collapse_bench.distributed import from_main
-from collapse_bench.errors import ConfigError, SelectionError
+from collapse_bench.errors import ConfigError, RunDirError, SelectionError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.mitigations.selection import Selection
 from collapse_bench.now import Now, Setting
@@ -34,9 +34,12 @@ class HumanAudit(Selection):
 
     The candidates are shown on a contact sheet, ``audit/gen_003.png`` in the run folder, and listed by the hash of
     their pixels in ``audit/gen_003.csv``, whose column ``decision`` is to be filled in with accept or reject. The
-    same command then goes on: the candidates are drawn again, the same ones because they are a function of their
-    seeds, and the decisions are looked up by their hashes. It looks at no real image (the person may). Where all is
-    accepted and ``candidates_per_kept=1`` it equals the control bit for bit.
+    same command then goes on, with the candidates that she has seen: their pixels are staged in
+    ``audit/gen_003.safetensors``, because another machine or number of threads would draw them a grey level apart.
+    The decisions are looked up by the hashes of these pixels. The fitted model comes from the cache of fits; without
+    the cache it is fitted again, and only on the same machine and threads is it the one that made these candidates.
+    It looks at no real image (the person may). Where all is accepted and ``candidates_per_kept=1`` it equals the
+    control bit for bit.
 
     Args:
         candidates_per_kept: see ``Selection``; what is above 1 is how much may be rejected.
@@ -50,6 +53,15 @@ class HumanAudit(Selection):
         if setting.spec.dtype != "uint8":
             raise ConfigError("mitigation=human_audit shows pictures, and this data set has none; use another one")
 
+    def candidates(self, draw: Draw, num_needed: int, now: Now) -> Pool:
+        """Those that were exported, pixel for pixel; at the first time the next images of the sampler are.
+
+        Raises:
+            SelectionError: if what was exported is not there, damaged, or of another run.
+        """
+        drawn = super().candidates(draw, num_needed, now)  # counted, and listed in the ledger, in any case
+        return from_main(lambda: self._exported(drawn, now))
+
     def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
         """The first accepted ones.
 
@@ -59,19 +71,33 @@ class HumanAudit(Selection):
         """
         return from_main(lambda: self._accepted(candidates, num_needed, now))
 
-    def _accepted(self, candidates: Pool, num_needed: int, now: Now) -> Int64[Tensor, " num_needed"]:
-        sheet = now.chain.run_dir.path / "audit" / f"gen_{now.generation:03d}.csv"
-        hashes = [fingerprint(image) for image in candidates.images]
+    def _exported(self, drawn: Pool, now: Now) -> Pool:
+        sheet = sheet_of(now)
+        stage = sheet.with_suffix(".safetensors")
         if not sheet.exists():
             sheet.parent.mkdir(exist_ok=True)
-            write_contact_sheet(candidates, sheet.with_suffix(".png"))
-            write_text(sheet, listing(candidates, hashes, now.setting.spec))  # last: it says that all is there
-        decisions = read_decisions(sheet)
-        if not set(hashes) <= set(decisions):
+            write_contact_sheet(drawn, sheet.with_suffix(".png"))
+            drawn.save(stage)
+            write_text(sheet, listing(drawn, now.setting.spec))  # last: it says that all is there
+        remedy = f"put back the file that was exported, or delete {sheet} and its decisions to export candidates anew"
+        try:
+            staged = Pool.load(stage)
+        except RunDirError as error:
             raise SelectionError(
-                f"generation {now.generation}: {sheet} lists other candidates than this run draws, as another machine "
-                "or number of threads would; delete it to export them anew"
+                f"generation {now.generation}: the candidates that {sheet} decides on are missing or damaged "
+                f"({error.__cause__}): {stage}; {remedy}"
+            ) from error
+        if not (torch.equal(staged.image_id, drawn.image_id) and torch.equal(staged.seed, drawn.seed)):
+            raise SelectionError(
+                f"generation {now.generation}: {stage} holds candidates of another run or generation; {remedy}"
             )
+        if not set(pixel_hashes(staged)) <= set(read_decisions(sheet)):
+            raise SelectionError(f"generation {now.generation}: {sheet} does not list the images of {stage}; {remedy}")
+        return staged
+
+    def _accepted(self, candidates: Pool, num_needed: int, now: Now) -> Int64[Tensor, " num_needed"]:
+        sheet = sheet_of(now)
+        decisions, hashes = read_decisions(sheet), pixel_hashes(candidates)
         if num_open := sum(decisions[pixel_hash] is None for pixel_hash in hashes):
             raise SelectionError(
                 f"generation {now.generation}: {num_open} of {len(hashes)} candidates wait for a person. Look at "
@@ -88,12 +114,24 @@ class HumanAudit(Selection):
         return accepted[:num_needed]
 
 
-def listing(candidates: Pool, hashes: list[str], spec: ImageSpec) -> str:
+def sheet_of(now: Now) -> Path:
+    """The file of the decisions of a generation; the contact sheet and the staged candidates have its name."""
+    return now.chain.run_dir.path / "audit" / f"gen_{now.generation:03d}.csv"
+
+
+def pixel_hashes(candidates: Pool) -> list[str]:
+    """What decisions know images by."""
+    return [fingerprint(image) for image in candidates.images]
+
+
+def listing(candidates: Pool, spec: ImageSpec) -> str:
     """The candidates as CSV, one line each, without decisions."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for number, (pixel_hash, label) in enumerate(zip(hashes, candidates.labels.tolist(), strict=True)):
+    for number, (pixel_hash, label) in enumerate(
+        zip(pixel_hashes(candidates), candidates.labels.tolist(), strict=True)
+    ):
         writer.writerow([number, pixel_hash, "" if label == UNLABELLED else spec.class_names[label], ""])
     return text.getvalue()
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from collapse_bench.encoders.base import Encoder
 from collapse_bench.errors import ConfigError
-from collapse_bench.mitigations.selection import check_real
+from collapse_bench.mitigations.selection import check_features, check_real
 from collapse_bench.now import Now, Setting
 from collapse_bench.pool import UNLABELLED
 
@@ -38,6 +38,7 @@ class Probe:
         check_real(setting)
         if bool((setting.trusted.labels == UNLABELLED).any()):
             raise ConfigError("mitigation.curator.probe needs labelled real images; choose another mitigation=...")
+        check_features(self.features, setting)
 
     def probabilities(self, images: Tensor, now: Now) -> Float[Tensor, "n k"]:
         """Class probabilities of images, float64 on the CPU."""

@@ -48,9 +48,14 @@ class Selection(Curator):
     @final
     def choose(self, draw: Draw, num_needed: int, now: Now) -> Pool:
         """The selected images; see ``select``."""
-        candidates = draw(round(self.candidates_per_kept * num_needed))
+        candidates = self.candidates(draw, num_needed, now)
         index = self.select(candidates, num_needed, draw, now)
         return candidates.take(index.cpu().sort().values, because=self.reason)
+
+    def candidates(self, draw: Draw, num_needed: int, now: Now) -> Pool:
+        """What is selected from: the next images of the sampler."""
+        del now  # human audit goes on with those of an earlier attempt
+        return draw(round(self.candidates_per_kept * num_needed))
 
     @abstractmethod
     def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
@@ -65,20 +70,36 @@ class Selection(Curator):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceSelection(Selection):
-    """A selection toward real images, or toward a biased slice of them.
+class FeatureSelection(Selection):
+    """A selection that compares images by features, which are learnt from the trusted real images if from any.
 
     Args:
         candidates_per_kept: see ``Selection``.
         features: in what images are compared.
-        reference_classes: classes of the real images that are looked at; ``None`` is all of them.
     """
 
     features: Encoder
+
+    def check(self, setting: Setting) -> None:
+        """Raises ConfigError as ``Selection`` does, or if the features cannot be learnt."""
+        super().check(setting)
+        check_features(self.features, setting)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSelection(FeatureSelection):
+    """A selection toward real images, or toward a biased slice of them.
+
+    Args:
+        candidates_per_kept: see ``Selection``.
+        features: see ``FeatureSelection``.
+        reference_classes: classes of the real images that are looked at; ``None`` is all of them.
+    """
+
     reference_classes: tuple[int, ...] | None
 
     def check(self, setting: Setting) -> None:
-        """Raises ConfigError as ``Selection`` does, or if there is no real image of a reference class."""
+        """Raises ConfigError as ``FeatureSelection`` does, or if there is no real image of a reference class."""
         super().check(setting)
         check_real(setting)
         present = setting.trusted.labels.unique().tolist()
@@ -154,6 +175,18 @@ def check_real(setting: Setting, num: int | None = None) -> None:
             f"the mitigation looks at {num or 'some'} real images, and {len(setting.trusted)} are known to be real; "
             "change its number, give the regime more of them, or choose another mitigation=..."
         )
+
+
+def check_features(features: Encoder, setting: Setting) -> None:
+    """Raises ConfigError if the features cannot be learnt from the images that are known to be real."""
+    try:
+        features.check(setting.trusted, setting.spec)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the features of the mitigation cannot be learnt from the {len(setting.trusted)} images that are known to "
+            f"be real ({error}); ask less of the features, give the regime more such images, or choose another "
+            "mitigation=..."
+        ) from error
 
 
 def draw_until(

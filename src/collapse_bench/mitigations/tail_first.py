@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.encoders.base import Encoder
 from collapse_bench.errors import ConfigError
-from collapse_bench.mitigations.selection import Selection, encode, highest
+from collapse_bench.mitigations.selection import FeatureSelection, encode, highest
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.samplers.base import Draw
@@ -17,22 +16,21 @@ from collapse_bench.samplers.base import Draw
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TailFirst(Selection):
+class TailFirst(FeatureSelection):
     """Keeps the candidates of lowest density, that is with the farthest k-th neighbour among all candidates.
 
     A hypothesis without a reviewed source. Rare is meant among the candidates and not among real images, because
-    what is far from every real image is first of all a bad sample. It looks at the real pool only where its features
-    are learnt from it. With ``candidates_per_kept=1`` it equals the control bit for bit.
+    what is far from every real image is first of all a bad sample. It looks at trusted real images only where its
+    features are learnt from them. With ``candidates_per_kept=1`` it equals the control bit for bit.
 
     Args:
         candidates_per_kept: see ``Selection``.
-        features: in what distances are Euclidean.
+        features: in what distances are Euclidean; see ``FeatureSelection``.
         num_neighbours: k.
     """
 
     reason: ClassVar[str] = "rare"
 
-    features: Encoder
     num_neighbours: int
 
     def __post_init__(self) -> None:

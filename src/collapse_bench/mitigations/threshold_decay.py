@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.encoders.base import Encoder
 from collapse_bench.errors import ConfigError
-from collapse_bench.mitigations.selection import Selection, encode
+from collapse_bench.mitigations.selection import FeatureSelection, encode
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.samplers.base import Draw
@@ -18,25 +17,24 @@ from collapse_bench.seeding import Role
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class ThresholdDecay(Selection):
+class ThresholdDecay(FeatureSelection):
     """Accepts, in random order, what is farther than a threshold from all that was accepted; then lowers it.
 
     Threshold decay filter of Shi et al. 2025 (arXiv:2509.16499): a pass over the shuffled candidates that ends short
     of n is followed by another one with ``decay`` times the threshold. Where the first threshold comes from is ours:
     a quantile of the distances between successive candidates of the shuffled order, which are random pairs. It looks
-    at the real pool only where its features are learnt from it. With ``candidates_per_kept=1`` it equals the control
-    bit for bit.
+    at trusted real images only where its features are learnt from them. With ``candidates_per_kept=1`` it equals the
+    control bit for bit.
 
     Args:
         candidates_per_kept: see ``Selection``.
-        features: in what distances are Euclidean.
+        features: in what distances are Euclidean; see ``FeatureSelection``.
         start_quantile: of those distances, in [0, 1]; the first threshold.
         decay: factor of the threshold after each pass, in (0, 1).
     """
 
     reason: ClassVar[str] = "farther than the threshold"
 
-    features: Encoder
     start_quantile: float
     decay: float
 

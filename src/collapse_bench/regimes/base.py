@@ -20,9 +20,14 @@ class Regime(ABC):
     hidden: ClassVar[frozenset[str]] = frozenset()
     """Provenance columns of its pools that it declares lost."""
 
-    @property
-    def keeps_real(self) -> bool:
-        """Whether every training pool holds real images."""
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
+        """Whether every training pool holds real images.
+
+        Args:
+            num_real: images in the real pool.
+            budget: of the chain.
+        """
+        del num_real, budget  # fractions of the pool look at them
         return True
 
     @property
@@ -38,8 +43,18 @@ class Regime(ABC):
             budget: of the chain.
         """
 
-    def trusted(self, real: Pool) -> Pool:
-        """The real images that a deciding part may know to be real: all, unless the rule says that origin is lost."""
+    def trusted(self, real: Pool, budget: Budget, seed: int) -> Pool:
+        """The real images that a deciding part may know to be real, the same in all generations.
+
+        All, unless the rule says that origin is lost, or that some arrive later: then at most those of generation 0,
+        because what is learnt once is learnt then.
+
+        Args:
+            real: the real pool.
+            budget: of the chain.
+            seed: of the chain.
+        """
+        del budget, seed  # rules that save images for later look at them
         return real
 
     @final

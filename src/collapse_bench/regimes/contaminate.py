@@ -53,13 +53,14 @@ class Contaminate(Regime):
                 "dataset.num_real"
             )
 
-    @property
-    def keeps_real(self) -> bool:
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
         """Unless all are replaced."""
-        return self.frac_synthetic < 1
+        del budget
+        return self._num_synthetic(num_real) < num_real
 
-    def trusted(self, real: Pool) -> Pool:
+    def trusted(self, real: Pool, budget: Budget, seed: int) -> Pool:
         """The first ``num_trusted`` real images."""
+        del budget, seed
         return real.take(torch.arange(self.num_trusted))
 
     def start(self, now: Now) -> Pool:
@@ -69,7 +70,7 @@ class Contaminate(Regime):
     def compose(self, now: Now) -> Pool:
         """The real pool with samples of the previous generation in random places."""
         real = now.setting.real
-        count = self._num_synthetic(now)
+        count = self._num_synthetic(len(real))
         rng = now.stream(Role.MIX).generator()
         synthetic = random_part(now.chain.kept(now.generation - 1), count, rng)
         # Places are drawn too, because in a pool with its real images first the order would say what is real.
@@ -82,7 +83,7 @@ class Contaminate(Regime):
 
     def num_needed(self, generation: int, now: Now) -> int:
         """At least as many as the next pool takes."""
-        return max(super().num_needed(generation, now), self._num_synthetic(now))
+        return max(super().num_needed(generation, now), self._num_synthetic(len(now.setting.real)))
 
-    def _num_synthetic(self, now: Now) -> int:
-        return round(self.frac_synthetic * len(now.setting.real))
+    def _num_synthetic(self, num_real: int) -> int:
+        return round(self.frac_synthetic * num_real)

@@ -19,8 +19,8 @@ class Fresh(Regime):
     """D_0 = n_ini images of R; D_t = n_r new images of R + S_(t-1) (Alemohammad et al. 2024, arXiv:2307.01850).
 
     The fresh data loop: no real image is trained on in two generations. The number of synthetic images is the
-    budget's ``num_synthetic``. The real pool is used up in an order that the seed of the run decides. With n_ini the
-    whole real pool and n_r = 0 it equals replace.
+    budget's ``num_synthetic``. The real pool is used up in an order that the seed of the run decides. Parts that decide
+    know the images of generation 0. With n_ini the whole real pool and n_r = 0 it equals replace.
 
     Args:
         num_initial: n_ini; ``None`` is half of the real pool.
@@ -52,21 +52,28 @@ class Fresh(Regime):
                 "regime.num_initial, regime.num_fresh or budget.num_generations, or raise dataset.num_real"
             )
 
-    @property
-    def keeps_real(self) -> bool:
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
         """Unless there are no new ones."""
+        del num_real, budget
         return self.num_fresh != 0
+
+    def trusted(self, real: Pool, budget: Budget, seed: int) -> Pool:
+        """Those of generation 0: the others have not arrived when parts learn what they know of real images."""
+        num_initial, _ = self._counts(len(real), budget)
+        return self._arrived(real, seed, 0, num_initial)
 
     def start(self, now: Now) -> Pool:
         """The first ``num_initial`` real images."""
         num_initial, _ = self._counts(len(now.setting.real), now.setting.budget)
-        return self._real(now, 0, num_initial)
+        return self._arrived(now.setting.real, now.seed, 0, num_initial)
 
     def compose(self, now: Now) -> Pool:
         """Real images that no earlier generation has seen, and the previous generation's samples."""
         num_initial, num_fresh = self._counts(len(now.setting.real), now.setting.budget)
         first = num_initial + (now.generation - 1) * num_fresh
-        return Pool.concat([self._real(now, first, num_fresh), now.chain.kept(now.generation - 1)])
+        return Pool.concat(
+            [self._arrived(now.setting.real, now.seed, first, num_fresh), now.chain.kept(now.generation - 1)]
+        )
 
     def _counts(self, num_real: int, budget: Budget) -> tuple[int, int]:
         """Real images of generation 0 and of every later one."""
@@ -75,7 +82,7 @@ class Fresh(Regime):
             return num_initial, self.num_fresh
         return num_initial, max(1, (num_real - num_initial) // max(1, budget.num_generations))
 
-    def _real(self, now: Now, first: int, count: int) -> Pool:
+    def _arrived(self, real: Pool, seed: int, first: int, count: int) -> Pool:
         """``count`` real images from the ``first`` in the order of this run on, in the order of the real pool."""
-        order = torch.randperm(len(now.setting.real), generator=Stream(now.seed, RUN_LEVEL, Role.FRESH).generator())
-        return now.setting.real.take(order[first : first + count].sort().values)
+        order = torch.randperm(len(real), generator=Stream(seed, RUN_LEVEL, Role.FRESH).generator())
+        return real.take(order[first : first + count].sort().values)

@@ -9,6 +9,7 @@ from collapse_bench.pool import Pool
 from collapse_bench.regimes.base import Regime
 from collapse_bench.regimes.mix import Mix
 from collapse_bench.regimes.replace import Replace
+from collapse_bench.types import Budget
 
 
 @final
@@ -33,10 +34,9 @@ class Recover(Regime):
             raise ConfigError(f"regime.num_collapsing must not be negative, got {self.num_collapsing}")
         self._rule(self.num_collapsing + 1)  # checks the fraction
 
-    @property
-    def keeps_real(self) -> bool:
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
         """Only if there is no collapse to recover from."""
-        return self.num_collapsing == 0 and self.frac_real > 0
+        return self.num_collapsing == 0 and self._rule(1).keeps_real(num_real, budget)
 
     def compose(self, now: Now) -> Pool:
         """The pool of whichever rule holds in this generation."""

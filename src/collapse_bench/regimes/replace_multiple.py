@@ -6,6 +6,7 @@ from typing import final
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.regimes.base import Regime
+from collapse_bench.types import Budget
 
 
 @final
@@ -18,9 +19,9 @@ class ReplaceMultiple(Regime):
     1 has twice the images that it has under replace.
     """
 
-    @property
-    def keeps_real(self) -> bool:
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
         """Not after generation 0."""
+        del num_real, budget
         return False
 
     def compose(self, now: Now) -> Pool:

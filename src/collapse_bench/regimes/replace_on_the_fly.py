@@ -12,6 +12,7 @@ from collapse_bench.now import Now
 from collapse_bench.pool import LivePool
 from collapse_bench.regimes.base import Regime
 from collapse_bench.seeding import Role
+from collapse_bench.types import Budget
 
 
 @final
@@ -29,9 +30,9 @@ class ReplaceOnTheFly(Regime):
 
     has_pool: ClassVar[bool] = False
 
-    @property
-    def keeps_real(self) -> bool:
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
         """Not after generation 0."""
+        del num_real, budget
         return False
 
     @property

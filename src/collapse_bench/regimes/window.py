@@ -7,6 +7,7 @@ from collapse_bench.errors import ConfigError
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.regimes.base import Regime
+from collapse_bench.types import Budget
 
 
 @final
@@ -26,9 +27,9 @@ class Window(Regime):
         if self.num_pools < 1:
             raise ConfigError(f"regime.num_pools must be at least 1, got {self.num_pools}")
 
-    @property
-    def keeps_real(self) -> bool:
+    def keeps_real(self, num_real: int, budget: Budget) -> bool:
         """Not after generation 0."""
+        del num_real, budget
         return False
 
     @property

@@ -77,6 +77,7 @@ def assemble_config(config: dict[str, Any], data: RealImages, store: Path) -> Pa
     return assemble(
         data=data,
         store=Store(store),
+        seed=config["seed"],
         **{name: build(config[name], name) for name in groups},
     )
 
@@ -100,7 +101,8 @@ class FinishedChain:
     """
 
     def __init__(self, folder: Path, *overrides: str, seed: int = 0, config_dir: str | Path | None = None) -> None:
-        self.parts = parts_of({**composed(*overrides, config_dir=config_dir), "metrics": {}}, folder / "store")
+        config = {**composed(*overrides, config_dir=config_dir), "metrics": {}, "seed": seed}
+        self.parts = parts_of(config, folder / "store")
         self.seed = seed
         with opened_run_dir(folder / "run") as self.run_dir:
             self.records: tuple[Record, ...] = run_generations(self.parts, seed, self.run_dir, keep="all")

@@ -81,12 +81,14 @@ class MitigationContract(OptionContract):
                 promises.gives_the_same_again(tmp_path, *cell, config_dir=self.config_dir)
                 return
 
-    def test_it_looks_at_no_hidden_column(self, tmp_path: Path) -> None:
-        """See ``promises``; a mitigation that is refused where the origin is hidden looks at none."""
-        cell = (*TINY, *TINY_FLOW, "regime=contaminate")
-        own = self._tiny("regime=contaminate")
-        if promises.refusal_of(tmp_path, *own, config_dir=self.config_dir) is None:
-            promises.looks_at_no_hidden_column(FinishedChain(tmp_path, *cell), self.option, tmp_path, *cell)
+    def test_it_looks_at_nothing_that_is_hidden(self, tmp_path: Path) -> None:
+        """See ``promises``; a mitigation that is refused where the origin is hidden looks at nothing of it."""
+        hidden = ("regime=contaminate", "regime.num_trusted=40")
+        cell = (*TINY, *TINY_FLOW, *hidden)
+        if promises.refusal_of(tmp_path, *self._tiny(*hidden), config_dir=self.config_dir) is None:
+            chain = FinishedChain(tmp_path, *cell)
+            promises.looks_at_no_hidden_column(chain, self.option, tmp_path, *cell)
+            promises.looks_at_no_untrusted_real_image(chain, self.option, tmp_path, *cell)
 
 
 class RegimeContract(OptionContract):

@@ -20,12 +20,14 @@ from collapse_bench.cli.config import build, classes, conf_folders
 from collapse_bench.datasets.base import Dataset
 from collapse_bench.errors import ConfigError
 from collapse_bench.fingerprint import fingerprint
+from collapse_bench.generators.base import Model
 from collapse_bench.loop import run_generations
 from collapse_bench.metrics.base import Estimate, GenerativeMetric
 from collapse_bench.metrics.image_set import ImageSet
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.records import Record
+from collapse_bench.store import Store
 from collapse_bench.testing.chains import FinishedChain, composed, opened_run_dir, parts_of
 from collapse_bench.testing.image_sets import FIVE_CLASSES
 from collapse_bench.testing.weighing import with_garbage
@@ -205,6 +207,41 @@ def looks_at_no_hidden_column(chain: FinishedChain, option: Option, folder: Path
     assert pool.hidden, "this regime hides nothing"
     both = [weights_in(chain, option, one, folder, *overrides) for one in (pool, with_garbage(pool))]
     assert torch.equal(*both), f"{option.name} looks at a hidden column of its pool"
+
+
+def looks_at_no_untrusted_real_image(chain: FinishedChain, option: Option, folder: Path, *overrides: str) -> None:
+    """Noise in place of the real pool changes no decision: beside the training pool only trusted images are looked at.
+
+    Args:
+        chain: finished, under a regime that hides the origin of images.
+        option: of the group mitigation.
+        folder: of a store.
+        overrides: of the chain.
+    """
+    pool, before = chain.pool(1), chain.now(1).chain
+    assert len(chain.parts.setting.trusted) < len(chain.parts.setting.real), "this regime trusts all real images"
+
+    def noise(real: Pool) -> Pool:
+        rng = torch.Generator().manual_seed(1)
+        images = torch.randint(0, 256, real.images.shape, generator=rng).to(real.images.dtype)
+        return dataclasses.replace(real, images=images, labels=real.labels.flip(0), image_id=real.image_id.flip(0))
+
+    parts = parts_of(option.composed(*overrides), folder / "store")
+    nothing = Store(folder, enabled=False)  # what is learnt from other images is then another thing
+
+    def decisions(real: Pool) -> Mapping[str, torch.Tensor]:
+        now = Now(1, chain.seed, dataclasses.replace(parts.setting, real=real, store=nothing), before)
+        weights = parts.mitigation.weigher.weigh(pool.visible(), now)
+        gate = parts.mitigation.weigher.gate(pool.visible(), now)
+        assert isinstance(before.fitted, Model)
+        model = parts.mitigation.refiner.refine(before.fitted, pool, now)
+        kept = parts.mitigation.curator.curate(parts.sampler.stream(model, now, 20), 20, now)
+        own = {"weights": weights, "gate": weights if gate is None else gate, "kept": kept.seed, "images": kept.images}
+        return {**own, **model.state_dict()}
+
+    true, garbage = decisions(parts.setting.real), decisions(noise(parts.setting.real))
+    for what in true:
+        assert torch.equal(true[what], garbage[what]), f"{option.name} looks at untrusted real images: {what}"
 
 
 # Of data sets
