@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from collapse_bench.analysis.figures import OKABE_ITO, REAL_ROW, montage, sample_rows
+from collapse_bench.analysis.figures import OKABE_ITO, montage, sample_rows
 from collapse_bench.analysis.runs import Run, load_run, seed_curves
 
 _PRECISION, _RECALL = OKABE_ITO[1], OKABE_ITO[0]
@@ -62,7 +62,7 @@ def _montage(run: Run) -> np.ndarray:
 def _draw_samples(figure: Figure, run: Run, samples: np.ndarray) -> None:
     axes = figure.add_axes((0.095, 0.05, 0.5, 0.83))
     axes.imshow(samples, interpolation="nearest", aspect="auto")
-    labels = ["real images", *(name for name in sample_rows(run) if name != REAL_ROW)]
+    labels = list(sample_rows(run))
     height = (len(samples) - _GAP) / len(labels)
     axes.set_yticks([(i + 0.5) * height + (_GAP if i else 0) - 0.5 for i in range(len(labels))], labels, fontsize=9)
     axes.set_xticks([])

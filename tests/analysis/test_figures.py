@@ -98,7 +98,7 @@ def test_samples_have_the_real_row_on_top_and_a_row_per_generation(make_run, cha
     run = load_run(make_run("a", num_generations=2, channels=channels))
     axes = plot_samples(run).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == [
-        "real",
+        "real images",
         "generation 0",
         "generation 1",
         "generation 2",
@@ -295,12 +295,20 @@ def test_class_share_maps_are_one_per_arm_on_one_scale(families):
 
 def test_what_arms_end_with_is_shown_of_one_seed(families, make_run):
     rows = last_sample_rows(families)
-    assert list(rows) == ["real", "generation 0 of replace, control", *group_by_arm(families)]
+    assert list(rows) == ["real images", "generation 0 of replace, control", *group_by_arm(families)]
     np.testing.assert_array_equal(rows["mix, sims"], families[-2].grid(2))
     axes = plot_last_samples(families).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == list(rows)
     with pytest.raises(RunDirError, match="no arm has sample grids"):
         plot_last_samples([load_run(make_run("a", grids=False))])
+
+
+def test_an_arm_that_is_called_real_takes_nothing_from_the_row_of_real_images(make_run):
+    runs = [load_run(make_run(regime, choices={"regime": regime})) for regime in ("replace", "real")]
+    rows = last_sample_rows(runs)
+    assert list(rows) == ["real images", "generation 0 of replace", "replace", "real"]
+    np.testing.assert_array_equal(rows["real images"], runs[0].real_grid)
+    np.testing.assert_array_equal(rows["real"], runs[1].grid(3))
 
 
 def test_many_arms_are_written_as_small_multiples(make_run, tmp_path):

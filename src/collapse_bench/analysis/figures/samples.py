@@ -9,8 +9,8 @@ from collapse_bench.analysis.figures.style import SMALL
 from collapse_bench.analysis.runs import Run, group_by_arm
 from collapse_bench.errors import RunDirError
 
-REAL_ROW = "real"
-"""Label of the row of real images, which are other images than the samples below them."""
+REAL_ROW = "real images"
+"""Label of the row of real images, which are other images than the samples below them; no arm is called so."""
 
 _MAX_ROWS = 13
 _WIDTH = 5.8
