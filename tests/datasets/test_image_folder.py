@@ -159,10 +159,19 @@ def test_a_damaged_image_is_named(small: Path, name: str, content: str) -> None:
     assert unsaid(folder(small, image_size=8), DataError, "cannot read the image", path, "replace or delete it") == []
 
 
-def test_the_first_image_of_another_size_is_named(small: Path) -> None:
-    save(small / "bee" / "1.png", width=5, height=9)
-    save(small / "bee" / "2.png", width=7, height=7)
-    assert unsaid(folder(small), DataError, small / "bee" / "1.png", "9x5", "8x8", "dataset.image_size") == []
+def test_all_images_that_cannot_be_used_are_named_at_once(small: Path) -> None:
+    first = sorted((small / "ant").iterdir())[0]
+    first.write_bytes(b"x" * 500)
+    odd = [save(small / "bee" / "1.png", width=5, height=9), save(small / "bee" / "2.png", width=7, height=7)]
+    said = ("3 of ", "images cannot be used", first, *odd, "9x5", "8x8", "dataset.image_size")
+    assert unsaid(folder(small), DataError, *said) == []
+
+
+def test_no_more_than_ten_images_that_cannot_be_used_are_named(small: Path) -> None:
+    for i in range(20):
+        (small / "bee" / f"x{i:02d}.png").write_bytes(b"x")
+    said = ("20 of ", small / "bee" / "x09.png", "and 10 more")
+    assert unsaid(folder(small), DataError, *said, "x10.png") == ["x10.png"]
 
 
 def test_test_images_of_another_size_are_named(small: Path, tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     runs = [run for run in runs if run.refused is None]
     arms = group_by_arm(runs)
     found = []
+    if any(run.choices.get("budget") == "smoke" for run in runs):
+        found.append(
+            "Runs with budget=smoke try things out: their models are undertrained and no number means anything."
+        )
     if mixed := [arm for arm, members in arms.items() if len({_code(run) for run in members}) > 1]:
         found.append(f"Runs of different versions of the code are averaged in {_arms(mixed)}.")
     if len({tuple(run.seed for run in members) for members in arms.values()}) > 1:

@@ -1,6 +1,7 @@
 """Your own images: any folder with one sub-folder per class."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -15,6 +16,9 @@ from collapse_bench.datasets.base import Dataset, RawImages
 from collapse_bench.errors import ConfigError, DataError
 
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+_MAX_ERRORS = 10
+"""As many bad images are named at once."""
+
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -51,8 +55,7 @@ class ImageFolder(Dataset):
         files = _files_by_class(root)
         class_names = tuple(files)
         paths, labels = _flat(files)
-        # Without a chosen size, the first image sets the size of all others.
-        shape = self._decode(paths[0]).shape
+        shape = self._shape(paths)
         if self.test_root is None:
             return RawImages(self._decode_all(paths, shape), labels, class_names)
 
@@ -68,22 +71,37 @@ class ImageFolder(Dataset):
         images, test_images = self._decode_all(paths, shape), self._decode_all(test_paths, shape)
         return RawImages(images, labels, class_names, test_images, test_labels)
 
+    def _shape(self, paths: list[Path]) -> tuple[int, ...]:
+        """Of the first image that can be read; without a chosen size it is that of all others."""
+        for path in paths:
+            with suppress(DataError):
+                return self._decode(path).shape
+        return self._decode(paths[0]).shape
+
     def _decode_all(self, paths: list[Path], shape: tuple[int, ...]) -> UInt8[Tensor, "n c h w"]:
         images = np.empty((len(paths), *shape), dtype=np.uint8)
 
-        def decode_into(i: int) -> None:
-            image = self._decode(paths[i])
+        def decode_into(i: int) -> DataError | None:
+            try:
+                image = self._decode(paths[i])
+            except DataError as error:
+                return error
             if image.shape != shape:
-                raise DataError(
+                return DataError(
                     f"{paths[i]} has {image.shape[1]}x{image.shape[2]} pixels (height x width), but the first image "
                     f"has {shape[1]}x{shape[2]}; set dataset.image_size to crop and resize all images to one size"
                 )
             images[i] = image
+            return None
 
         with ThreadPoolExecutor() as threads:
-            # Results are read in order, so the error is that of the first bad file, whichever thread is fastest.
-            for _ in threads.map(decode_into, range(len(paths))):
-                pass
+            errors = [error for error in threads.map(decode_into, range(len(paths))) if error is not None]
+        if len(errors) > 1:
+            shown = "".join(f"\n  {error}" for error in errors[:_MAX_ERRORS])
+            more = f"\n  and {len(errors) - _MAX_ERRORS} more" if len(errors) > _MAX_ERRORS else ""
+            raise DataError(f"{len(errors)} of {len(paths)} images cannot be used:{shown}{more}")
+        if errors:
+            raise errors[0]
         return torch.from_numpy(images)
 
     def _decode(self, path: Path) -> UInt8[np.ndarray, "c h w"]:
