@@ -1,13 +1,24 @@
 """Every cell of every suite goes together, and a suite is what its file says."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chains import TINY, composed, parts_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from collapse_bench.cli.config import check_command_line, conf_dir
+from collapse_bench.analysis.comparing import compare
+from collapse_bench.analysis.runs import Run
+from collapse_bench.cli.chain import _identity
+from collapse_bench.cli.config import (
+    check_command_line,
+    chosen_options,
+    compose_config,
+    conf_dir,
+    conf_folders,
+    resolve,
+)
 from collapse_bench.errors import CollapseBenchError, ConfigError
 from hydra_plugins.collapse_bench_suite.suite_sweeper import cells
 
@@ -51,6 +62,23 @@ def test_the_full_suite_on_digits_has_every_mitigation_that_it_can_have(tmp_path
     assert options - mitigations == {"human_audit", "class_balanced", "guidance_decay", "condition_drop"}
     # Nothing is left under replace without its synthetic images, and there are no real ones to weigh them against.
     assert {regime for regime, _ in refused} == {"replace"}
+
+
+def planned(suite: str, cell: list[str]) -> Run:
+    """The run of a cell, as far as reports compare it before it has numbers."""
+    config = compose_config([f"experiment=suite/{suite}", *cell], folders=conf_folders(None), with_hydra=True)
+    plain = resolve(config)
+    info = {"identity": _identity(plain), "choices": chosen_options(config.hydra), "seed": plain["seed"]}
+    begun = SimpleNamespace(train_pool={"real": 1})
+    return Run(Path(), info, plain, {}, (begun,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "digits_full"])
+def test_every_arm_of_a_suite_finds_its_control(suite: str) -> None:
+    # What is done against collapse does not decide which control an arm has.
+    plain = {tuple(o for o in cell if not o.startswith("mitigation")) for cell in cells_of(suite, "seed=0")}
+    runs = {cell: planned(suite, list(cell)) for cell in sorted(plain)}
+    assert not [cell for cell, run in runs.items() if compare([run], list(runs.values())).num_pairs == 0]
 
 
 def test_a_suite_has_each_cell_once_and_the_lowest_seed_first() -> None:
