@@ -26,7 +26,7 @@ from collapse_bench.analysis.figures import write_figures
 from collapse_bench.analysis.runs import load_run
 from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
-from collapse_bench.cli.config import build, chosen_options, classes, flatten, resolve
+from collapse_bench.cli.config import build, chosen_options, classes, decides_numbers, flatten, resolve
 from collapse_bench.cli.loggers import RunLog
 from collapse_bench.cli.progress import RichWatch, in_millions
 from collapse_bench.distributed import failing_together, from_main, gathered, is_main, join, num_processes
@@ -38,10 +38,6 @@ from collapse_bench.rundir import RunDir, read_json
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
 from collapse_bench.watch import Watches
-
-# What decides no number: where things are, what is kept, what is shown. The images themselves are hashed.
-_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache", "logger")
-_NOT_IDENTITY_KEYS = ("dataset.root", "dataset.test_root", "dataset.download")
 
 PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
 """Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
@@ -220,7 +216,7 @@ def _origin(identity: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
     versions = library_versions()
     return {
         "identity": {**identity, **{f"versions.{k}": v for k, v in versions.items()}, "code": code_version()},
-        "choices": {group: option for group, option in launch.choices.items() if group not in _NOT_IDENTITY},
+        "choices": {group: option for group, option in launch.choices.items() if decides_numbers(group)},
         "versions": {**versions, "python": platform.python_version()},
         "command": launch.command,
         "commit": source_commit(),
@@ -280,10 +276,10 @@ def _objective(run_dir: RunDir, objective: str) -> float:
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Everything in a configuration that decides a number, with dotted keys; of a user's own classes also the code."""
-    deciding = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    deciding = {key: value for key, value in config.items() if decides_numbers(key)}
     if deciding["objective"] is None:  # runs of before there were objectives are the same ones
         del deciding["objective"]
-    identity = {key: value for key, value in flatten(deciding).items() if key not in _NOT_IDENTITY_KEYS}
+    identity = {key: value for key, value in flatten(deciding).items() if decides_numbers(key)}
     sources = {f"{path}._source_": foreign_source(cls) for path, cls in classes(deciding).items()}
     return {**identity, **{key: source for key, source in sources.items() if source}}
 

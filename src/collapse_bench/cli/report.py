@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collapse_bench.cli.leaderboard import report_leaderboard, verify_entry, write_entry
+from collapse_bench.cli.leaderboard import report_leaderboard, write_entry
 from collapse_bench.cli.lineage import report_lineage
 from collapse_bench.cli.status import report_status
+from collapse_bench.cli.verify import verify_entry
 from collapse_bench.errors import CollapseBenchError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             "  collapse-report lineage RUN         where the training images of one run came from\n"
             "  collapse-report leaderboard FOLDER  the standing of mitigations in committed results\n"
             "  collapse-report entry RUNS FOLDER   runs as an entry of the leaderboard\n"
-            "  collapse-report verify ENTRY        an entry's cheapest run, made again and compared\n"
+            "  collapse-report verify ENTRY        a run of an entry, made again and compared\n"
             "A folder with the name of a command is given as ./NAME."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
