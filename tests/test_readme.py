@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import TINY
+from chains import TINY, TINY_FLOW
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -40,13 +40,18 @@ def run(command: str, folder: Path, shared_data: Path | None) -> subprocess.Comp
         arguments = [*arguments, "budget.num_generations=1", "trainer.num_threads=1"]
         if "experiment=gaussian" not in arguments:  # which is small, and has no classifier
             arguments = [*arguments, *SMALLER, "encoder.pca.classifier.num_steps=5"]
+            if not any(a.startswith(("generator=", "experiment=")) for a in arguments):
+                arguments += TINY_FLOW
         if "dataset=mnist" in arguments or "experiment=mnist_vae" in arguments:
             arguments = [a for a in arguments if a != "dataset.root=data"]
             arguments += [f"dataset.root={shared_data}", "dataset.num_reference=100", "dataset.num_control=100"]
     if arguments[:1] == ["selftest"]:
         arguments = [*arguments, "encoder.classifier.num_steps=5", "num_replicates=2", "trainer.num_threads=1"]
-    elif program == "collapse-measure" and "run=runs/kept" not in arguments:
-        arguments = [*arguments, "encoder.pca.classifier.num_steps=5", "trainer.num_threads=1"]
+    elif program == "collapse-measure":
+        classifiers = (
+            ["pca.classifier", "classifier"] if "encoder=[pca,classifier]" in arguments else ["pca.classifier"]
+        )
+        arguments = [*arguments, *(f"encoder.{name}.num_steps=5" for name in classifiers), "trainer.num_threads=1"]
     code = f"import sys; from collapse_bench.cli.{module} import main; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

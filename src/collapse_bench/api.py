@@ -4,11 +4,9 @@ A top layer beside the command line, whose composition of configurations it shar
 (``CollapseBenchError``), nothing is printed unless asked for, and nothing needs a terminal.
 """
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +19,7 @@ from collapse_bench.analysis.runs import Run, load_run
 from collapse_bench.chain import load_models
 from collapse_bench.cli.chain import Launch, run_config
 from collapse_bench.cli.config import (
+    as_override,
     build,
     check_command_line,
     chosen_options,
@@ -54,7 +53,7 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
         ConfigError: for a misspelt key or option, with the nearest match, and for one that makes no sense.
         CollapseBenchError: for what goes wrong later; committed generations are intact.
     """
-    texts = [*overrides, *(f"{key}={_as_override(value)}" for key, value in settings.items())]
+    texts = [*overrides, *(f"{key}={as_override(value)}" for key, value in settings.items())]
     _refuse_sweeps(texts)
     own = [] if config_dir is None else ["--config-dir", str(config_dir)]
     check_command_line([*own, *texts])
@@ -169,24 +168,3 @@ def _refuse_sweeps(texts: Sequence[str]) -> None:
             raise ConfigError(
                 f"{override.input_line} is a sweep over many cells: collapse-run -m {override.input_line}"
             )
-
-
-def _as_override(value: object) -> str:
-    """A Python value in the grammar of the command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value)).lower()
-    if isinstance(value, Integral):
-        return str(int(value))
-    if isinstance(value, Real):
-        return repr(float(value))
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_as_override, value))}]"
-    if isinstance(value, (str, Path)):
-        text = str(value)
-        if re.fullmatch(r"[A-Za-z_][\w/]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
-            return text
-        # Only backslashes before a quote count, as in Hydra's grammar.
-        return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text) + "'"
-    raise ConfigError(f"{value!r} is no text, number, truth value, list or None; give it as an override: 'KEY=VALUE'")

@@ -49,15 +49,21 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def is_locked(path: Path) -> bool:
+PATIENCE_S = 0.5
+"""How long to wait for a lock that one wants: who only looks whether it is held holds it for an instant."""
+
+
+def is_locked(path: Path, patience_s: float = 0.0) -> bool:
     """Whether a process holds the lock of this file; locks of processes that were killed are free.
 
-    A process that looks holds the lock for an instant, so those who take it should wait a moment for it.
+    Args:
+        path: of the lock.
+        patience_s: how long to wait for it; without, somebody else who looks at this instant counts as well.
     """
     if not path.exists():
         return False
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=patience_s):
             return False
     except Timeout:
         return True

@@ -28,7 +28,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from collapse_bench.errors import RunBusyError, RunDirError
-from collapse_bench.files import is_locked, read_json, sync_file, write_json, write_text
+from collapse_bench.files import PATIENCE_S, is_locked, read_json, sync_file, write_json, write_text
 from collapse_bench.records import Record
 
 RUN_SCHEMA = 1
@@ -62,7 +62,7 @@ class RunDir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0.5)  # who asks whether it is held holds it for an instant
+            lock.acquire(timeout=PATIENCE_S)
         except Timeout:
             raise self._busy() from None
         except OSError as error:
@@ -77,7 +77,7 @@ class RunDir:
 
     def check_idle(self) -> None:
         """Raises RunBusyError if another process is running it."""
-        if is_locked(self.path / ".lock"):
+        if is_locked(self.path / ".lock", PATIENCE_S):
             raise self._busy()
 
     def _busy(self) -> RunBusyError:

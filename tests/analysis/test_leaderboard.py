@@ -12,8 +12,8 @@ from collapse_bench.analysis.archive import ARCHIVE
 from collapse_bench.analysis.entries import (
     ENTRY,
     Entry,
-    cheapest,
     compare_records,
+    draw_runs,
     find_entries,
     load_entry_runs,
     make_entry,
@@ -222,10 +222,42 @@ def test_records_agree_within_the_tolerance_and_no_further(make_run):
     assert short["agrees"]["fid"].tolist() == [True, True, False, False]
 
 
-def test_the_cheapest_runs_took_least(make_run):
-    runs = [load_run(make_run(f"r{n}", num_generations=n)) for n in (5, 2, 8)]
+def test_runs_are_drawn_from_the_cheaper_half_whatever_came_from_the_cache(make_run):
+    runs = [load_run(make_run(f"r{n}", num_generations=n)) for n in (5, 2, 8, 6)]
     half = load_run(make_run("half", num_generations=5, reached=0))
-    assert [run.path.name for run in cheapest([*runs, half], 2)] == ["r2", "r5"]
+    names = lambda *args: {run.path.name for run in draw_runs([*runs, half], *args)}  # noqa: E731
+    assert {name for seed in range(20) for name in names(1, seed)} == {"r2", "r5"}
+    assert names(1, 3) == names(1, 3)
+    assert names(3, 0) == {"r2", "r5", "r6"}
+    assert names(9, 0) == {"r2", "r5", "r6", "r8"}
+    # The longest run, all of whose fits another run had done before, took no time; anew it would.
+    for record in (runs[2].path / f"gen_{t:03d}" / "record.json" for t in range(9)):
+        content = json.loads(record.read_text())
+        spent = content["spent"] | {"reused": ["fit"], "seconds": {"fit": 0.0}}
+        record.write_text(json.dumps(content | {"spent": spent}))
+    runs[2] = load_run(runs[2].path)
+    assert {name for seed in range(20) for name in names(1, seed)} == {"r2", "r5"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("commands", None), ("date", None), ("versions", []), ("num_runs", "1"), ("machines", "one")]
+)
+def test_an_entry_with_a_damaged_value_is_one_line(suite, results, key, value):
+    file = next(results.rglob(ENTRY))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(RunDirError, match=f"damaged, {key} is"):
+        Entry.load(file.parent)
+
+
+@pytest.mark.parametrize("key", ["command", "versions", "code"])
+def test_runs_that_do_not_say_what_made_them_are_no_entry(suite, tmp_path, key):
+    file = next(suite.rglob("run.json"))
+    info = json.loads(file.read_text())
+    info.pop(key, None)
+    info["identity"].pop(key, None)
+    file.write_text(json.dumps(info))
+    with pytest.raises(RunDirError, match=f"says no {key}"):
+        make_entry(suite, tmp_path / "results" / "2026-11-21_f58031a" / "mine", "a tester")
 
 
 @pytest.mark.parametrize("folder", sorted(file.parent for file in RESULTS.rglob(ARCHIVE)), ids=lambda path: path.name)

@@ -124,3 +124,13 @@ def test_an_error_in_one_data_set_comes_before_anything_is_written(make_run, tmp
     assert printed.out == ""
     assert "different encoders" in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_before_the_work(small_sweep, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("collapse_bench.analysis.runs.find_runs", lambda *_: pytest.fail("this takes minutes"))
+    assert main([str(small_sweep), "--out", str(tmp_path / "file" / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write to {tmp_path / 'file' / 'out'}: " in error
+    assert "--out" in error
+    assert error.count("\n") == 1

@@ -18,7 +18,7 @@ from chains import TINY, TINY_FLOW
 import collapse_bench
 from collapse_bench import api
 from collapse_bench.analysis.runs import Run
-from collapse_bench.cli.config import parse_overrides
+from collapse_bench.cli.config import as_override, parse_overrides
 from collapse_bench.errors import CollapseBenchError, ConfigError, RunDirError
 
 DOC = Path(__file__).parents[2] / "docs" / "python.md"
@@ -142,7 +142,7 @@ def test_an_interrupt_is_one_and_does_not_end_the_process(folder: Path, monkeypa
     ["a", "it's", "a b", "x\\", "\\'", "/tmp/my runs", "3", "1e5", "null", "True", "a,b", "[a]", "é", "", "k=v"],
 )
 def test_a_text_arrives_as_it_is_whatever_its_characters(value: str) -> None:
-    (override,) = parse_overrides([f"key={api._as_override(value)}"])
+    (override,) = parse_overrides([f"key={as_override(value)}"])
     parsed = override.value()
     assert getattr(parsed, "text", parsed) == value
 
@@ -154,10 +154,13 @@ def test_values_of_python_become_those_of_the_command_line() -> None:
         "3": np.int64(3),
         "0.5": np.float32(0.5),
         "[neon,watermark]": ["neon", "watermark"],
+        "{share:0.5,of:[a]}": {"share": 0.5, "of": ["a"]},
     }
-    assert {api._as_override(value) for value in values.values()} == values.keys()
+    assert {as_override(value) for value in values.values()} == values.keys()
     with pytest.raises(ConfigError, match="'KEY=VALUE'"):
-        api._as_override({"a": 1})
+        as_override({1, 2})
+    with pytest.raises(ConfigError, match="cannot be a key"):
+        as_override({"a:1},b": 1})
 
 
 def test_a_model_is_sampled_by_image_seed(chain: Run) -> None:

@@ -1,11 +1,13 @@
 """From runs to an entry of the leaderboard, and its cells made again, as an outsider meets it."""
 
+import dataclasses
 import json
 import lzma
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chains import TINY_GAUSSIAN
@@ -13,8 +15,10 @@ from chains import TINY_GAUSSIAN
 from collapse_bench.analysis.archive import ARCHIVE, write_archive
 from collapse_bench.analysis.entries import ENTRY
 from collapse_bench.analysis.runs import find_runs
-from collapse_bench.cli.leaderboard import cell_overrides
+from collapse_bench.cli.config import as_override, parse_overrides
 from collapse_bench.cli.report import main
+from collapse_bench.cli.verify import cell_overrides
+from collapse_bench.errors import ConfigError, RunDirError
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,116 @@ def test_a_cells_command_says_what_its_sweep_and_its_experiment_said(suite: Path
         assert f"mitigation={run.choices['mitigation']}" in overrides
         assert [o for o in overrides if o.startswith("budget.num_generations=")] == ["budget.num_generations=3"]
         assert not [o for o in overrides if o.startswith(("runs_dir", "run_dir", "cache", "experiment", "progress"))]
+
+
+def evil(tmp_path: Path) -> str:
+    return f"{{_target_:shutil.copyfile,src:{__file__},dst:{tmp_path / 'ran'}}}"
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        ("+hydra.callbacks.evil", "EVIL"),
+        ("hydra/launcher", "joblib"),
+        ("++seed", "1"),
+        ("~regime", "replace"),
+        ("regime", "EVIL"),
+        ("regime", "../dataset/digits"),
+        ("regime", "replace,real"),
+        ("mitigation", "control+EVIL"),
+        ("mitigation", "control]+[neon"),
+        ("seed", "1"),
+    ],
+)
+def test_what_an_entry_says_was_chosen_is_an_option_of_ours_or_refused(
+    suite: Path, tmp_path: Path, group: str, option: str
+) -> None:
+    run = find_runs(suite)[0]
+    choices = run.info["choices"] | {group: option.replace("EVIL", evil(tmp_path))}
+    with pytest.raises(ConfigError, match="there is no such"):
+        cell_overrides(dataclasses.replace(run, info={**run.info, "choices": choices}))
+
+
+def test_verify_refuses_a_strangers_class_in_one_line_and_runs_nothing(
+    suite: Path, entry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(suite, tmp_path / "copy")
+    for file in copy.glob("*/run.json"):
+        info = json.loads(file.read_text())
+        info["choices"]["+hydra.callbacks.evil"] = evil(tmp_path)
+        file.write_text(json.dumps(info))
+    write_archive([run.path for run in find_runs(copy)], copy, entry / ARCHIVE)
+    assert main(["verify", str(entry)]) == 1
+    assert "'+hydra.callbacks.evil': there is no such group" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.create:{_target_:shutil.rmtree,path:x}}",
+        ["${oc.env:HOME}"],
+        [{"_target_": "shutil.rmtree", "path": "x"}],
+        [{"a:1,_target_:shutil.rmtree,path": "x"}],
+    ],
+)
+def test_a_setting_of_an_entry_that_is_no_plain_value_is_refused(suite: Path, value: Any) -> None:
+    run = find_runs(suite)[0]
+    config = {**run.config, "budget": {**run.config["budget"], "num_steps": value}}
+    with pytest.raises(ConfigError, match=r"budget\.num_steps is"):
+        cell_overrides(dataclasses.replace(run, config=config))
+
+
+def test_settings_of_an_entry_reach_no_further_than_the_keys_of_our_options(suite: Path) -> None:
+    run = find_runs(suite)[0]
+    strange = {
+        "hydra": {"callbacks": {"evil": {"_target_": "shutil.rmtree", "path": "x"}}, "run": {"dir": "/"}},
+        "+hydra.callbacks.evil": "{_target_:shutil.rmtree,path:x}",
+        "~seed": None,
+        "seed=1 hydra.run.dir": "/",
+        "runs_dir": "/elsewhere",
+        "run_dir": "/elsewhere",
+        "cache": {"root": "/elsewhere", "enabled": True, "max_gb": 1},
+        "budget": run.config["budget"] | {"num_steps": {"_target_:shutil.rmtree,path": []}},
+        "logger": {"evil": {"_target_": "shutil.rmtree", "path": "x"}},
+        "dataset": run.config["dataset"] | {"download": True, "root": "/elsewhere", "_target_": "shutil.rmtree"},
+    }
+    config = {**run.config, **strange}
+    found = [o for o in cell_overrides(run) if not o.startswith("budget.num_steps=")]
+    assert cell_overrides(dataclasses.replace(run, config=config)) == found
+
+
+@pytest.mark.parametrize("text", ["it's", "a\\'b,c=d", "x', hydra.run.dir='/", "a\nb", "[1]+{a:b}", "--help", "0,1"])
+def test_a_text_of_an_entry_stays_a_text(suite: Path, text: str) -> None:
+    run = find_runs(suite)[0]
+    config = {**run.config, "dataset": {**run.config["dataset"], "name": text}}
+    (override,) = [o for o in cell_overrides(dataclasses.replace(run, config=config)) if o.startswith("dataset.name=")]
+    (parsed,) = parse_overrides([override])
+    value = parsed.value()
+    assert (parsed.key_or_group, getattr(value, "text", value)) == ("dataset.name", text)
+    assert override == f"dataset.name={as_override(text)}"
+
+
+def test_a_folder_that_no_entry_can_have_is_refused_before_any_table(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collapse_bench.cli.sections.compose_sections", lambda runs: pytest.fail("tables take minutes"))
+    assert main(["entry", str(suite), str(tmp_path / "mine"), "--submitter", "a tester"]) == 1
+    assert "an entry is in a folder results/DATE_COMMIT/NAME" in capsys.readouterr().err
+
+
+def test_the_draw_is_said_and_can_be_made_again(
+    entry: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collapse_bench.cli.verify._run", lambda *_: (_ for _ in ()).throw(RunDirError("stopped")))
+
+    def drawn(*arguments: str) -> list[str]:
+        assert main(["verify", str(entry), *arguments]) == 1
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("drawn", "collapse-run"))]
+
+    first, command = drawn()
+    assert first.startswith("drawn from the cheaper half with --seed ")
+    assert drawn("--seed", first.rpartition(" ")[2]) == [first, command]
 
 
 def test_the_commands_import_no_torch(entry: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from chains import TINY_GAUSSIAN
 
 from collapse_bench.cli.report import main
+from collapse_bench.sheet import read_sheets
 
 OPTIONS = [*TINY_GAUSSIAN, "cache.enabled=false", "progress=false"]
 
@@ -84,3 +85,27 @@ def test_the_command_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
         "sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0
+
+
+def test_a_sweep_in_batches_lists_the_cells_of_later_batches_from_its_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batches = ["-m", "seed=0,1,2", "hydra.sweeper.max_batch_size=1", f"runs_dir={tmp_path / 'runs'}"]
+    command = [sys.executable, "-m", "collapse_bench.cli.run", *batches, *OPTIONS]
+    process = subprocess.Popen(
+        [*command, "budget.num_generations=4000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "runs").glob("*-seed0-*/gen_000")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        states = state_of(tmp_path / "runs", capsys)
+    finally:
+        process.kill()
+        process.wait()
+    assert sorted(states.values()) == ["missing", "missing", "running"]
+    assert {"seed=1", "seed=2"} < {*states}
+    (sheet,) = read_sheets(tmp_path / "runs")
+    assert [cell.overrides[0] for cell in sheet.cells] == ["seed=0", "seed=1", "seed=2"]

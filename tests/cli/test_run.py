@@ -129,10 +129,21 @@ def test_a_sweep_leaves_one_complete_folder_per_run(sweep: tuple[Path, subproces
     assert len(runs) == 4
     for run in runs:
         assert json.loads((run / "status.json").read_text())["state"] == "complete"
-        assert (run / "figures" / "curves.png").stat().st_size > 10_000
-        assert len(list((run / "figures").glob("samples_*.png"))) == 1
+        assert not (run / "figures").exists()  # collapse-report draws those of a sweep
     assert process.stdout.count("real-vs-real floor") >= 4
     assert len(re.findall(r"seed [01], \d+ k parameters", process.stdout)) == 4
+
+
+def test_a_single_run_draws_its_figures_and_draws_again_what_is_missing(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = sweep
+    process = collapse_run("regime=real", "seed=0", *CHEAP, folder=folder)
+    assert (process.returncode, "complete already, skipped" in process.stdout) == (0, True), process.stderr
+    (run,) = (folder / "runs").glob("digits-*-real-*-seed0-*")
+    assert (run / "figures" / "curves.png").stat().st_size > 10_000
+    assert len(list((run / "figures").glob("samples_*.png"))) == 1
+    assert f"figures: {run / 'figures'}" in process.stdout
 
 
 def test_the_same_sweep_again_skips_what_is_complete_and_does_what_is_new(

@@ -88,6 +88,12 @@ def test_a_suite_has_each_cell_once_and_the_lowest_seed_first() -> None:
     assert seeds == sorted(seeds)
 
 
+@pytest.mark.parametrize("seed", ["null", "'1'", "x"])
+def test_a_seed_that_is_no_number_is_left_to_the_run_to_refuse(seed: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"seed={seed}"])
+    assert cells({"a": {"regime": "replace"}}, [override]) == [["regime=replace", f"seed={seed}"]]
+
+
 def test_the_command_line_replaces_what_blocks_say() -> None:
     some = cells_of("digits", "seed=7", "regime=augment")
     assert ["regime=augment", "seed=7"] in some

@@ -3,13 +3,15 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from collapse_bench import files as files_module
 from collapse_bench import rundir
-from collapse_bench.errors import RunDirError
+from collapse_bench.errors import RunBusyError, RunDirError
 from collapse_bench.records import Record, Score, Spent
 from collapse_bench.rundir import RUN_SCHEMA, RunDir, read_json, write_json, write_text
 
@@ -108,6 +110,16 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     with RunDir(tmp_path).opened(INFO, CONFIG):
         assert (tmp_path / "run.json").exists()
+
+
+def test_who_only_looks_whether_a_run_is_at_work_makes_no_other_one_busy(run: RunDir) -> None:
+    run.path.mkdir(parents=True)
+    lock = FileLock(run.path / ".lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.1, lock.release).start()
+    run.check_idle()  # waits for it
+    with lock, pytest.raises(RunBusyError):
+        run.check_idle()
 
 
 def test_a_refusal_does_not_keep_the_folder_locked(run: RunDir) -> None:

@@ -1,6 +1,7 @@
 """Entries of the leaderboard: committed results of one suite on one data set, with what made them."""
 
 import json
+import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,6 +14,7 @@ from collapse_bench.analysis.archive import ARCHIVE, write_archive
 from collapse_bench.analysis.runs import Run, find_runs, headline
 from collapse_bench.errors import RunDirError
 from collapse_bench.files import read_json, write_json
+from collapse_bench.records import Spent
 
 ENTRY = "entry.json"
 """Name of the file that makes a folder of results an entry. ``results/entry.schema.json`` describes it."""
@@ -20,6 +22,14 @@ ENTRY = "entry.json"
 FRAC_TOLERATED = 0.05
 """Numbers agree that differ by this share of the committed one, or by two standard deviations of their floor."""
 
+# What the values of ``entry.json`` are.
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("name", "date", "commit", "submitter", "dataset", "archive", "code"), str),
+    "suite": str | None,
+    "num_runs": int,
+    **dict.fromkeys(("commands", "machines"), list),
+    "versions": dict,
+}
 _FOLDER = re.compile(r"(\d{4}-\d{2}-\d{2})_([0-9a-f]{7,40})")
 
 
@@ -60,8 +70,8 @@ class Entry:
         """The entry that runs make in a folder ``DATE_COMMIT/NAME``.
 
         Raises:
-            RunDirError: if the folder has no such name, or the runs are incomplete, of several data sets, or made
-                with different code or versions.
+            RunDirError: if the folder has no such name, or the runs are incomplete, of several data sets, made with
+                different code or versions, or do not say with which.
         """
         found = _FOLDER.fullmatch(folder.resolve().parent.name)
         if found is None:
@@ -73,7 +83,12 @@ class Entry:
             raise RunDirError(
                 f"{unfinished[0].path} and {len(unfinished) - 1} other runs are not complete; complete or remove them"
             )
-        info = [run.info for run in runs]
+        for run in runs:
+            info = run.info
+            needed = {"command": info, "versions": info, "code": info["identity"], "dataset": info["choices"]}
+            if missing := [key for key, place in needed.items() if not place.get(key)]:
+                raise RunDirError(f"{run.path / 'run.json'} says no {missing[0]}, without which runs make no entry")
+        infos = [run.info for run in runs]
         return cls(
             name=folder.resolve().name,
             date=found[1],
@@ -81,12 +96,12 @@ class Entry:
             submitter=submitter,
             suite=_only("experiments", [run.choices.get("experiment") for run in runs]),
             dataset=_only("data sets", [run.choices["dataset"] for run in runs]),
-            commands=tuple(dict.fromkeys(i["command"] for i in info)),
+            commands=tuple(dict.fromkeys(i["command"] for i in infos)),
             archive=ARCHIVE,
             num_runs=len(runs),
-            code=_only("versions of the code", [i["identity"]["code"] for i in info]),
-            versions=_only("versions", [i["versions"] for i in info]),
-            machines=tuple(_distinct([i["machine"] for i in info if "machine" in i])),  # refused runs have none
+            code=_only("versions of the code", [i["identity"]["code"] for i in infos]),
+            versions=_only("versions", [i["versions"] for i in infos]),
+            machines=tuple(_distinct([i["machine"] for i in infos if "machine" in i])),  # refused runs have none
         )
 
     @classmethod
@@ -102,6 +117,8 @@ class Entry:
         if not isinstance(content, dict) or set(content) - {"$schema"} != set(keys):
             raise RunDirError(f"{file}: not an entry of this version, which has the keys {', '.join(keys)}")
         values: dict[str, Any] = {key: content[key] for key in keys}
+        if wrong := [key for key, kinds in _KINDS.items() if not isinstance(values[key], kinds)]:
+            raise RunDirError(f"{file}: damaged, {wrong[0]} is {values[wrong[0]]!r}")
         return cls(**{**values, "commands": tuple(values["commands"]), "machines": tuple(values["machines"])})
 
     def save(self, folder: Path) -> Path:
@@ -160,10 +177,34 @@ def make_entry(runs_folder: Path, folder: Path, submitter: str) -> Entry:
     return entry
 
 
-def cheapest(runs: Sequence[Run], count: int) -> list[Run]:
-    """The complete runs that took least, by the seconds in their records."""
-    complete = [run for run in runs if run.complete]
-    return sorted(complete, key=lambda run: sum(sum(r.spent.seconds.values()) for r in run.records))[:count]
+def draw_runs(runs: Sequence[Run], count: int, seed: int) -> list[Run]:
+    """Complete runs, drawn at random from the cheaper half of them.
+
+    Args:
+        runs: of one entry.
+        count: how many; where it is more than half of them, the cheapest.
+        seed: of the draw.
+    """
+    cost = _seconds_anew(runs)
+    ordered = sorted((run for run in runs if run.complete), key=lambda run: cost[run.path])
+    half = ordered[: max(count, (len(ordered) + 1) // 2)]
+    return random.Random(seed).sample(half, min(count, len(half)))
+
+
+def _seconds_anew(runs: Sequence[Run]) -> dict[Path, float]:
+    """How long each run would take without a cache, by its path: fits that came from it at the pace of the others."""
+    records = [record.spent for run in runs for record in run.records]
+    computed = [spent for spent in records if not spent.reused]
+    steps = sum(spent.gradient_steps for spent in computed)
+    s_per_step = sum(spent.seconds.get("fit", 0.0) for spent in computed) / max(1, steps)
+
+    def seconds(spent: Spent) -> float:
+        anew = dict(spent.seconds)
+        if spent.reused:
+            anew["fit"] = spent.gradient_steps * s_per_step
+        return sum(anew.values())
+
+    return {run.path: sum(seconds(record.spent) for record in run.records) for run in runs}
 
 
 def compare_records(committed: Run, again: Run, frac_tolerated: float = FRAC_TOLERATED) -> pd.DataFrame:

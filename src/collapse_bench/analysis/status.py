@@ -10,7 +10,7 @@ from typing import Any
 from collapse_bench.analysis.archive import RunFiles, arm_settings
 from collapse_bench.errors import RunDirError
 from collapse_bench.files import is_locked
-from collapse_bench.sheet import FOLDER, Cell, Sheet, read_sheets
+from collapse_bench.sheet import FOLDER, Cell, Sheet, in_short, read_sheets
 
 STATES = ("complete", "refused", "running", "interrupted", "failed", "missing")
 """What a cell can be. ``interrupted``: it has begun and no process works on it; ``missing``: it never began."""
@@ -244,7 +244,7 @@ def _status_of_run(run: _RunOnDisk, cell: tuple[Cell, Sheet] | None, pace: _Pace
 def _status_of_cell(cell: Cell, sheet: Sheet, pace: _Pace) -> CellStatus:
     failed = cell.ended is not None and cell.error is not None
     return CellStatus(
-        name=_name(cell, sheet),
+        name=in_short(cell, sheet),
         state="failed" if failed else "missing",
         generation=-1,
         num_generations=None,
@@ -253,12 +253,6 @@ def _status_of_cell(cell: Cell, sheet: Sheet, pace: _Pace) -> CellStatus:
         error=cell.error if failed else None,
         command=sheet.command,
     )
-
-
-def _name(cell: Cell, sheet: Sheet) -> str:
-    """The overrides in which the cell differs from the others of its sweep."""
-    common = set.intersection(*(set(other.overrides) for other in sheet.cells))
-    return " ".join([o for o in cell.overrides if o not in common] or cell.overrides)
 
 
 def _last_sign(path: Path) -> float:

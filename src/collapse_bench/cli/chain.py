@@ -22,13 +22,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from collapse_bench.analysis.figures import write_figures
 from collapse_bench.analysis.runs import load_run
 from collapse_bench.analysis.tables import format_generation_table, to_text
 from collapse_bench.assembly import assemble
-from collapse_bench.cli.config import build, chosen_options, classes, flatten, resolve
+from collapse_bench.cli.config import build, chosen_options, classes, decides_numbers, flatten, resolve
 from collapse_bench.cli.loggers import RunLog
 from collapse_bench.cli.progress import RichWatch, in_millions
+from collapse_bench.datasets.base import RealImages
 from collapse_bench.distributed import failing_together, from_main, gathered, is_main, join, num_processes
 from collapse_bench.errors import CombinationError, ConfigError, MetricError
 from collapse_bench.fingerprint import code_version, foreign_source, library_versions
@@ -38,10 +38,6 @@ from collapse_bench.rundir import RunDir, read_json
 from collapse_bench.store import Store
 from collapse_bench.training import TrainerOptions
 from collapse_bench.watch import Watches
-
-# What decides no number: where things are, what is kept, what is shown. The images themselves are hashed.
-_NOT_IDENTITY = ("runs_dir", "run_dir", "keep", "progress", "cache", "logger")
-_NOT_IDENTITY_KEYS = ("dataset.root", "dataset.test_root", "dataset.download")
 
 PARTS = ("generator", "sampler", "regime", "mitigation", "encoder", "metrics")
 """Groups of which ``assemble`` takes what they describe, besides dataset, budget and trainer."""
@@ -76,7 +72,7 @@ def run_chain(
     name: str = "",
     alone_on_terminal: bool = True,
 ) -> float | None:
-    """Runs one chain to its end, or says that it is complete, and shows its table and figures.
+    """Runs one chain to its end, or says that it is complete, and shows its table; draws the figures of a single run.
 
     Args:
         composed: the configuration.
@@ -109,10 +105,12 @@ def run_chain(
     run_dir, was_complete = run_config(config, launch)
     if was_complete:
         console.print(f"complete already, skipped: {run_dir.path}", highlight=False, soft_wrap=True)
-    if is_main() and not (was_complete and in_sweep and (run_dir.path / "figures").exists()):
+    if is_main() and not in_sweep:  # collapse-report draws those of a sweep, which together take minutes
+        from collapse_bench.analysis.figures import write_figures  # matplotlib takes seconds to load
+
         write_figures([load_run(run_dir.path)], run_dir.path / "figures")
-        if alone_on_terminal:
-            _show(run_dir, console)
+    if is_main() and alone_on_terminal and not (was_complete and in_sweep):
+        _show(run_dir, console)
     return None if config["objective"] is None else from_main(lambda: _objective(run_dir, config["objective"]))
 
 
@@ -170,22 +168,29 @@ def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions, launch: Lau
         log.complete()
         return run_dir, True
     from_main(run_dir.check_idle)
+    origin = _origin(identity, launch) | {"config_hash": config_hash, "seed": config["seed"]}
+    _run(run_dir, config, data, trainer, launch, log, origin)
+    log.repeat_warnings()
+    return run_dir, False
 
+
+def _run(
+    run_dir: RunDir,
+    config: Mapping[str, Any],
+    data: RealImages,
+    trainer: TrainerOptions,
+    launch: Launch,
+    log: RunLog,
+    origin: Mapping[str, Any],
+) -> None:
+    """Assembles the parts of a run and runs it to its end, with a display that shows both."""
     budget = build(config["budget"], "budget")
-    info = {
-        **_origin(identity, launch),
-        "config_hash": config_hash,
-        "seed": config["seed"],
-        "num_generations": budget.num_generations,
-        "class_names": list(data.spec.class_names),
-    }
-    first = from_main(run_dir.num_committed)
+    planned = {**origin, "num_generations": budget.num_generations, "class_names": list(data.spec.class_names)}
+    first, live = from_main(run_dir.num_committed), config["progress"] and is_main()
     # Arithmetic outside torch has as many threads as torch has, whatever a launcher sets in the environment.
     with (
         threadpool_limits(trainer.num_threads),
-        RichWatch(
-            launch.console, budget, first=first, live=config["progress"] and is_main(), name=launch.name
-        ) as display,
+        RichWatch(launch.console, budget, first=first, live=live, name=launch.name) as display,
     ):
         try:
             parts = assemble(
@@ -195,25 +200,26 @@ def _run_or_skip(config: Mapping[str, Any], trainer: TrainerOptions, launch: Lau
                 seed=config["seed"],
                 trainer=trainer,
                 store=open_store(config["cache"]),
-                watch=Watches(display, log) if log_targets else display,
+                watch=Watches(display, log),
                 objective=config["objective"],
             )
         except CombinationError as error:
             if launch.in_sweep:  # reports show the cell of a sweep; a slip leaves nothing
                 reason = str(error)
-                from_main(lambda: run_dir.refuse(info, config, reason))
+                from_main(lambda: run_dir.refuse(planned, config, reason))
             raise
         if launch.in_sweep and config["objective"] is not None:
             _check_direction(config["objective"], parts.measurer.objective_better)
         measured_with = parts.measurer.identity
-        info["identity"]["measured_with"] = measured_with
-        info["machine"] = _machine(trainer)
-        info["encoder"] = {"name": launch.choices["encoder"], "hash": measured_with, **parts.measurer.accuracy}
+        info = {
+            **planned,
+            "identity": {**planned["identity"], "measured_with": measured_with},
+            "machine": _machine(trainer),
+            "encoder": {"name": launch.choices["encoder"], "hash": measured_with, **parts.measurer.accuracy},
+        }
         with ExitStack() as stack:
             from_main(lambda: stack.enter_context(run_dir.opened(info, config)))
             _run_to_end(run_dir, parts, log, config, launch.console)
-    log.repeat_warnings()
-    return run_dir, False
 
 
 def _origin(identity: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
@@ -221,7 +227,7 @@ def _origin(identity: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
     versions = library_versions()
     return {
         "identity": {**identity, **{f"versions.{k}": v for k, v in versions.items()}, "code": code_version()},
-        "choices": {group: option for group, option in launch.choices.items() if group not in _NOT_IDENTITY},
+        "choices": {group: option for group, option in launch.choices.items() if decides_numbers(group)},
         "versions": {**versions, "python": platform.python_version()},
         "command": launch.command,
         "commit": source_commit(),
@@ -281,10 +287,10 @@ def _objective(run_dir: RunDir, objective: str) -> float:
 
 def _identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Everything in a configuration that decides a number, with dotted keys; of a user's own classes also the code."""
-    deciding = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+    deciding = {key: value for key, value in config.items() if decides_numbers(key)}
     if deciding["objective"] is None:  # runs of before there were objectives are the same ones
         del deciding["objective"]
-    identity = {key: value for key, value in flatten(deciding).items() if key not in _NOT_IDENTITY_KEYS}
+    identity = {key: value for key, value in flatten(deciding).items() if decides_numbers(key)}
     sources = {f"{path}._source_": foreign_source(cls) for path, cls in classes(deciding).items()}
     return {**identity, **{key: source for key, source in sources.items() if source}}
 
@@ -355,7 +361,9 @@ def _show(run_dir: RunDir, console: Console) -> None:
     cell = " / ".join(str(run.choices[group]) for group in ("dataset", "generator", "regime", "mitigation"))
     size = f", {in_millions(run.records[0].num_parameters)} parameters" if run.records else ""
     print_table(console, f"{cell}, seed {run.seed}{size}", format_generation_table(run))
-    console.print(f"run folder: {run_dir.path}   figures: {run_dir.path / 'figures'}", highlight=False, soft_wrap=True)
+    figures = run_dir.path / "figures"
+    drawn = f"   figures: {figures}" if figures.exists() else ""
+    console.print(f"run folder: {run_dir.path}{drawn}", highlight=False, soft_wrap=True)
 
 
 def print_table(console: Console, title: str, table: pd.DataFrame) -> None:

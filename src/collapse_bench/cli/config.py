@@ -9,6 +9,7 @@ import shlex
 import sys
 import typing
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ _EXTRAS = {
     "optuna": "optuna",
 }
 _NESTED_GROUPS = ("generator/network",)
+# Where things are, what is kept and what is shown. The images themselves are hashed.
+_DECIDES_NO_NUMBER = (
+    "runs_dir",
+    "run_dir",
+    "keep",
+    "progress",
+    "cache",
+    "logger",
+    "dataset.root",
+    "dataset.test_root",
+    "dataset.download",
+)
 _OWN_FILES = ("-cd", "--config-dir")
 _OTHER_FILES = ("-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 
@@ -166,6 +179,67 @@ def parse_overrides(texts: Sequence[str]) -> list[Override]:
             f"the command line is not understood: {error}\nPut a value with special characters into quotes within "
             "quotes: KEY=\"'a (1)'\""
         ) from error
+
+
+def as_override(value: object) -> str:
+    """A Python value in the grammar of the command line.
+
+    Raises:
+        ConfigError: if the grammar has no such value.
+    """
+    from numpy import bool_
+
+    if value is None:
+        return "null"
+    if isinstance(value, (bool, bool_)):
+        return str(bool(value)).lower()
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(as_override, value))}]"
+    if isinstance(value, Mapping):
+        if unfit := [key for key in value if not re.fullmatch(r"[A-Za-z_]\w*", str(key))]:
+            raise ConfigError(f"{unfit[0]!r} cannot be a key of a mapping on the command line; letters and digits can")
+        return "{" + ",".join(f"{key}:{as_override(of_key)}" for key, of_key in value.items()) + "}"
+    if isinstance(value, (str, Path)):
+        text = str(value)
+        if re.fullmatch(r"[A-Za-z_][\w/]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+            return text
+        # Only backslashes before a quote count, as in Hydra's grammar.
+        return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text) + "'"
+    raise ConfigError(
+        f"{value!r} is no text, number, truth value, list, mapping or None; give it as an override: 'KEY=VALUE'"
+    )
+
+
+def as_choice(group: str, choice: str, folders: Sequence[Path] | None = None) -> str:
+    """The override that chooses what ``chosen_options`` says of one group, from options that exist and nothing else.
+
+    What a file says was chosen may be a stranger's, and a command line can name any class.
+
+    Args:
+        group: of ``run``.
+        choice: an option, or several joined by ``+``.
+        folders: see ``conf_folders``; ``None`` is ours alone.
+
+    Raises:
+        ConfigError: if there is no such group or option.
+    """
+    groups = _groups("run")
+    if group not in groups:
+        raise ConfigError(f"{group!r}: there is no such group{_nearest(group, groups)}. Groups: {', '.join(groups)}")
+    options, known = choice.split("+"), _options(group, folders or conf_folders())
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"{group}={option}: there is no such option{_nearest(option, known)}")
+    return f"{group}={choice}" if len(options) == 1 else f"{group}=[{','.join(options)}]"
+
+
+def decides_numbers(key: str) -> bool:
+    """Whether what a dotted key of the configuration sets can change a number; places and displays do not."""
+    return not any(key == place or key.startswith(f"{place}.") for place in _DECIDES_NO_NUMBER)
 
 
 def chosen_options(hydra: Any = None) -> dict[str, str]:

@@ -4,12 +4,20 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from collapse_bench.cli.config import check_command_line, conf_dir, conf_folders, own_conf_dir, parse_overrides
+from collapse_bench.cli.config import (
+    as_choice,
+    check_command_line,
+    conf_dir,
+    conf_folders,
+    own_conf_dir,
+    parse_overrides,
+)
 from collapse_bench.errors import CollapseBenchError, ConfigError
 
 
@@ -53,14 +61,9 @@ def _choices_of_the_run(arguments: Sequence[str]) -> list[str]:
     overrides = []
     folders = conf_folders(own_conf_dir(arguments))
     for group, choice in choices.items():
-        options = choice.split("+")
-        # An option may have been renamed since; a choice is a name, never a path.
-        known = all(
-            Path(name).name == name and any((folder / group / f"{name}.yaml").is_file() for folder in folders)
-            for name in options
-        )
-        if group not in given and known:
-            overrides.append(f"{group}={choice}" if len(options) == 1 else f"{group}=[{','.join(options)}]")
+        if group not in given:
+            with suppress(ConfigError):  # an option may have been renamed since
+                overrides.append(as_choice(group, choice, folders))
     return overrides
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from collapse_bench.cli.leaderboard import report_leaderboard, verify_entry, write_entry
+from collapse_bench.cli.leaderboard import report_leaderboard, write_entry
 from collapse_bench.cli.lineage import report_lineage
 from collapse_bench.cli.status import report_status
-from collapse_bench.errors import CollapseBenchError
+from collapse_bench.cli.verify import verify_entry
+from collapse_bench.errors import CollapseBenchError, RunDirError
 
 if TYPE_CHECKING:
     from collapse_bench.analysis.runs import Run
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             "  collapse-report lineage RUN         where the training images of one run came from\n"
             "  collapse-report leaderboard FOLDER  the standing of mitigations in committed results\n"
             "  collapse-report entry RUNS FOLDER   runs as an entry of the leaderboard\n"
-            "  collapse-report verify ENTRY        an entry's cheapest run, made again and compared\n"
+            "  collapse-report verify ENTRY        a run of an entry, made again and compared\n"
             "A folder with the name of a command is given as ./NAME."
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -102,6 +103,7 @@ def _report(options: argparse.Namespace) -> None:
     from collapse_bench.cli.sections import compose_sections
 
     folder = options.out or _default_folder(options.runs)
+    _check_writable(folder)  # before the work, which takes minutes
     by_dataset = group_by_dataset(find_runs(*options.runs))
     # Numbers on different data do not compare: a report of its own for each, all of them composed before any is shown.
     reports = {
@@ -113,7 +115,20 @@ def _report(options: argparse.Namespace) -> None:
     for name, sections in reports.items():
         if len(reports) > 1:
             print(f"{'' if name == next(iter(reports)) else chr(10)}=== {name} ===\n")
-        _show(by_dataset[name], sections, folder / name if len(reports) > 1 else folder, options)
+        of_dataset = folder / name if len(reports) > 1 else folder
+        try:
+            _show(by_dataset[name], sections, of_dataset, options)
+        except OSError as error:
+            raise RunDirError(f"cannot write to {of_dataset}: {error}; choose another folder with --out") from error
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises RunDirError if a folder cannot be written or made; makes none, which an error later would leave empty."""
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise RunDirError(
+            f"cannot write to {folder}: {place} is no folder that you may write to; choose another folder with --out"
+        )
 
 
 def _show(runs: "Sequence[Run]", sections: "Sequence[Section]", folder: Path, options: argparse.Namespace) -> None:

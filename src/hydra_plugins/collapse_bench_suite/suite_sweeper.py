@@ -1,6 +1,7 @@
 """A sweep that is a union of products: ``hydra/sweeper=suite``. Hydra finds its plugins in this namespace alone."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,5 +69,10 @@ def cells(blocks: Mapping[str, Mapping[str, Any]], overrides: list[Override]) ->
 
 
 def _seed(cell: list[str]) -> int:
-    """The seed of a cell; 0 where it does not say."""
-    return next((int(override.removeprefix("seed=")) for override in cell if override.startswith("seed=")), 0)
+    """The seed of a cell; 0 where it says none, or one that its own run will refuse."""
+    for override in cell:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "seed":
+            with suppress(ValueError):
+                return int(value)
+    return 0

@@ -4,12 +4,13 @@
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -18,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from collapse_bench.errors import SweepError
-from collapse_bench.sheet import Cell, add_cells, in_short, read_sheet, start_sheet, unfinished
+from collapse_bench.sheet import Cell, Sheet, add_cells, in_short, read_sheet, start_sheet, unfinished
 
 
 class SturdySweeper(Sweeper):
@@ -36,9 +37,12 @@ class SturdySweeper(Sweeper):
         """See ``Sweeper.setup``; the configuration is given back as the user chose it."""
         with open_dict(config.hydra):
             config.hydra.sweeper = self._chosen
-        self._sweeper = Plugins.instance().instantiate_sweeper(
+        self._sweeper = sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        # These know all their batches before they launch the first one; Optuna chooses as it goes.
+        if isinstance(sweeper, BasicSweeper) and isinstance(sweeper.launcher, SturdyLauncher):
+            sweeper.launcher.all_cells = lambda: [cell for batch in sweeper.overrides or [] for cell in batch]
 
     def sweep(self, arguments: list[str]) -> Any:
         """See ``Sweeper.sweep``.
@@ -93,6 +97,8 @@ class SturdyLauncher(Launcher):
     def __init__(self, chosen: DictConfig, sheet: str, command: str) -> None:
         self._chosen, self._sheet, self._command = chosen, Path(sheet), command
         self._has_begun = False
+        self.all_cells: Callable[[], Sequence[Sequence[str]]] = list
+        """The overrides of all cells of the sweep, where its sweeper knows them before it launches the first batch."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """See ``Launcher.setup``; the configuration is given back as the user chose it."""
@@ -112,20 +118,22 @@ class SturdyLauncher(Launcher):
         left = list(job_overrides)
         while left:
             error = self._launch(left, initial_job_idx)
-            cells = [self._cell(overrides) for overrides in left]
+            sheet = read_sheet(self._sheet)
+            cells = [sheet.cell(overrides) for overrides in left]
             held = [cell for cell in cells if cell.is_run_elsewhere]
             waiting = [cell for cell in cells if cell.begun is None]
             if len(waiting) == len(cells) and not held:
                 raise SweepError(f"no job begins under this launcher: {error}") from error
-            self._await(held)
+            self._await(held, sheet)
             left = [cell.overrides for cell in waiting]
+        sheet = read_sheet(self._sheet)
         return [
-            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=self._cell(overrides).value)
+            JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=sheet.cell(overrides).value)
             for overrides in job_overrides
         ]
 
     def _start(self, sheet: Path, job_overrides: Sequence[Sequence[str]]) -> None:
-        start_sheet(sheet, self._command, job_overrides)
+        start_sheet(sheet, self._command, self.all_cells() or job_overrides)
         self._has_begun = True
 
     def _launch(self, cells: Sequence[Sequence[str]], initial_job_idx: int) -> Exception | None:
@@ -137,13 +145,10 @@ class SturdyLauncher(Launcher):
             return error
         return next((r._return_value for r in returns if r.status != JobStatus.COMPLETED), None)
 
-    def _cell(self, overrides: Sequence[str]) -> Cell:
-        return read_sheet(self._sheet).cell(overrides)
-
-    def _await(self, cells: Sequence[Cell]) -> None:
+    def _await(self, cells: Sequence[Cell], sheet: Sheet) -> None:
         """Waits until no other process runs any of these cells."""
         if cells:
-            names = "; ".join(in_short(cell, read_sheet(self._sheet)) for cell in cells)
+            names = "; ".join(in_short(cell, sheet) for cell in cells)
             print(f"waiting for another process, which runs {len(cells)} of these runs: {names}", file=sys.stderr)
         for cell in cells:
             with FileLock(Path(cell.run_dir or "") / ".lock"):
