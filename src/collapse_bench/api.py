@@ -65,10 +65,6 @@ def run(*overrides: str, config_dir: str | Path | None = None, progress: bool = 
     num_threads = torch.get_num_threads()
     try:
         run_dir, _ = run_config(config, launch)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes the one of the other, which ends a kernel
-            raise stop.__context__ from None
-        raise
     finally:
         torch.set_num_threads(num_threads)
     return load_run(run_dir.path)

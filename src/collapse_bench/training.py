@@ -538,7 +538,12 @@ def train(
     with isolated_rng(job.seed + rank()), _noise_of_the_batch(own, batch_size, job), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated")  # older versions know no other
-        _trainer(optimisation, options).fit(module, train_dataloaders=batches)
+        try:
+            _trainer(optimisation, options).fit(module, train_dataloaders=batches)
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning makes the one of the other
+                raise stop.__context__ from None
+            raise
     if job.gate is not None and not any(loss for _, loss in module.losses):
         raise TrainingError(
             f"the gate left out every image at every noise level that {job.what} drew: nothing was trained on. Keep "

@@ -45,7 +45,7 @@ def test_every_state_is_told_apart(make_run, tmp_path):
     interrupted = make_run("killed", seed=1, reached=1)
     (interrupted / ".lock").touch()
     stopped = make_run("stopped", seed=2, reached=0)
-    set_status(stopped, "failed", "interrupted")
+    set_status(stopped, "interrupted")
     failed = make_run("failed", seed=3, reached=0)
     set_status(failed, "failed", "the loss became NaN\nat step 7")
     refused = make_run("refused", seed=4, reached=-1)

@@ -16,7 +16,6 @@ import torch
 from chains import TINY, TINY_FLOW
 
 import collapse_bench
-from collapse_bench import api
 from collapse_bench.analysis.runs import Run
 from collapse_bench.cli.config import as_override, parse_overrides
 from collapse_bench.errors import CollapseBenchError, ConfigError, RunDirError
@@ -120,21 +119,6 @@ def test_errors_are_exceptions_with_the_words_of_the_command_line(overrides: lis
     with pytest.raises(CollapseBenchError) as error:
         collapse_bench.run(*overrides)
     assert all(word in str(error.value) for word in words), error.value
-
-
-def test_an_interrupt_is_one_and_does_not_end_the_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            sys.exit(1)  # as Lightning does
-
-    monkeypatch.setattr(api, "run_config", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        collapse_bench.run(*CHEAP, runs_dir=folder)
-    monkeypatch.setattr(api, "run_config", lambda *_, **__: sys.exit(143))
-    with pytest.raises(SystemExit):
-        collapse_bench.run(*CHEAP, runs_dir=folder)
 
 
 @pytest.mark.parametrize(

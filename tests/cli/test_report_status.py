@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chains import TINY_GAUSSIAN
+from chains import TINY, TINY_FLOW, TINY_GAUSSIAN
 
 from collapse_bench.cli.report import main
 from collapse_bench.sheet import read_sheets
@@ -56,6 +56,35 @@ def test_a_killed_run_is_running_then_interrupted_then_complete(
     command = printed.strip().splitlines()[-1].strip()
     assert command.startswith("collapse-run ")
     assert command.endswith("run_dir=mine")
+
+
+def test_a_run_that_is_stopped_from_the_keyboard_says_so_and_leaves_with_130(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = [*TINY_FLOW, "budget.num_steps_initial=100000", "run_dir=mine", "cache.enabled=false", "progress=false"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collapse_bench.cli.run", *TINY, *long],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "mine" / "real_grid.npy").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)  # in the middle of a fit, which Lightning does
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "stopped; the same command continues at generation 0" in printed
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "mine" / "status.json").read_text())["state"] == "interrupted"
+    assert state_of(tmp_path, capsys) == {"mine": "interrupted"}
 
 
 def test_complete_cells_are_listed_and_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

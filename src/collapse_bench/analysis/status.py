@@ -154,8 +154,6 @@ def _read_run(path: Path) -> _RunOnDisk:
         return _RunOnDisk(path, "failed", f"{path}: not a run of this version ({problem!r})", None, None, None, ())
     if state == "running" and not _is_worked_on(path):
         state = "interrupted"
-    if state == "failed" and error == "interrupted":  # by the user, who knows
-        state, error = "interrupted", None
     if state not in STATES:
         state, error = "failed", f"{path / 'status.json'}: state {state!r} is none of this version"
     return _RunOnDisk(path, state, error and " ".join(str(error).split()), arm, info.get("command"), last, seconds)

@@ -248,8 +248,8 @@ def _run_to_end(run_dir: RunDir, parts: Parts, log: RunLog, config: Mapping[str,
     except Exception as error:
         say("failed", str(error) or type(error).__name__)
         raise
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
-        say("failed", "interrupted")
+    except (KeyboardInterrupt, SystemExit):  # the latter from Lightning, for SIGTERM
+        say("interrupted")
         console.print(f"stopped; the same command continues at generation {run_dir.num_committed()}")
         raise
     say("complete")
@@ -259,6 +259,8 @@ def _check(config: Mapping[str, Any]) -> None:
     for key, kind in (("seed", int), ("progress", bool), ("runs_dir", str), ("keep", str)):
         if not isinstance(config[key], kind):
             raise ConfigError(f"{key} must be {kind.__name__}, got {config[key]!r}")
+    if config["seed"] < 0:
+        raise ConfigError(f"seed must be at least 0, got {config['seed']}")
     if not isinstance(config["objective"], str | None):
         raise ConfigError(f"objective must be the name of a number, or null, got {config['objective']!r}")
     if config["keep"] not in ("last", "all"):
