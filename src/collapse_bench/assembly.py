@@ -70,6 +70,7 @@ def assemble(
         labels=labels,
         generator=generator,
         sampler=sampler,
+        steering=mitigation.steering,
         budget=budget,
         trainer=trainer,
         store=store,

@@ -1,6 +1,6 @@
 """The self-consuming loop. This page is the program."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from collapse_bench.chain import Chain
@@ -51,7 +51,7 @@ def run_generations(
     """
     chain = Chain.resume_or_start(
         run_dir,
-        empty_model=lambda: parts.generator.empty_model(parts.setting.spec),
+        empty_model=lambda t: parts.setting.generator_at(t).empty_model(parts.setting.spec),
         refined_skeleton=parts.mitigation.refiner.skeleton,
         keep=keep,
         num_pools_needed=parts.regime.num_pools_needed,
@@ -61,8 +61,7 @@ def run_generations(
     for t in range(chain.next_generation, parts.setting.budget.num_generations + 1):
         generator = parts.mitigation.steering.steer_fit(parts.generator, t)
         sampler = parts.mitigation.steering.steer_sampling(parts.sampler, t)
-        setting = replace(parts.setting, generator=generator, sampler=sampler)
-        now = Now(t, seed, setting, chain)  # read-only: what a part may look at; meters all that it spends
+        now = Now(t, seed, parts.setting, chain)  # read-only: what a part may look at; meters all that it spends
 
         # What the model sees.
         train = parts.regime.mix(now)

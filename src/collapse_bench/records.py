@@ -69,6 +69,7 @@ class Spent:
         real_images_seen: distinct real images each trained part has seen, by part.
         real_images: which they were, by part, as ``pack_ids`` writes them; absent from older records.
         artefacts: what was learnt once for the whole chain (a verifier, cluster centres, ...) and is counted here.
+        artefact_keys: hash of what each of them was learnt from; absent from older records.
         peak_memory_mb: most memory of the process so far, in MiB, the libraries included.
         reused: fits and artefacts that came from the store.
         seconds: wall time by phase (``fit``, ``sample``, ``measure``, ...).
@@ -83,6 +84,7 @@ class Spent:
     real_images_seen: Mapping[str, int] = field(default_factory=dict)
     real_images: Mapping[str, str] = field(default_factory=dict)
     artefacts: tuple[str, ...] = ()
+    artefact_keys: Mapping[str, str] = field(default_factory=dict)
     peak_memory_mb: int = 0
     reused: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from chains import TINY, TINY_FLOW, TINY_OPTION, composed, opened_run_dir, parts_of
+from chains import TINY, TINY_FLOW, TINY_OPTION, FinishedChain, composed, opened_run_dir, parts_of
 from curating import Bench, noise
 
 from collapse_bench.errors import ConfigError
@@ -57,11 +57,14 @@ def test_it_judges_every_generation_alike_also_where_nothing_is_stored(tmp_path:
     assert other.kept(curator(num_steps=3), 10) != kept
 
 
-def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["verifier", "[verifier,condition_drop]"])
+def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    """Also where steering changes the recipe of the first model, which is read from the disk."""
+    cell = (f"mitigation={name}", *TINY_OPTION["verifier"], *TINY_OPTION["condition_drop"])
     records = {}
     for name, stops in (("whole", [2]), ("resumed", [0, 2])):
         for num_generations in stops:
-            changes = ("mitigation=verifier", *TINY_OPTION["verifier"], f"budget.num_generations={num_generations}")
+            changes = (*cell, f"budget.num_generations={num_generations}")
             parts = parts_of(composed(*TINY, *TINY_FLOW, *changes), tmp_path / name / f"store{num_generations}")
             with opened_run_dir(tmp_path / name / "run") as run_dir:
                 records[name] = [record.deterministic for record in run_generations(parts, 0, run_dir)]
@@ -82,6 +85,17 @@ def test_what_it_costs_and_sees_is_metered_at_the_first_generation(tmp_path: Pat
         assert (spent.gradient_steps, spent.networks_trained, spent.other_samples) == (3, 1, 7)
         assert spent.candidates == 40
     assert spent.reused == ("verifier",)
+
+
+def test_one_verifier_judges_a_chain_whose_sampling_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+    fit = Discriminator.fit
+    monkeypatch.setattr(Discriminator, "fit", lambda self, *args: fits.append(self) or fit(self, *args))
+    steered = ("mitigation=[verifier,annealed_truncation]", "mitigation.steering.num_generations=2")
+    chain = FinishedChain(tmp_path, *TINY, *TINY_FLOW, *steered, *TINY_OPTION["verifier"])
+    assert len(fits) == 1
+    assert [record.spent.networks_trained for record in chain.records] == [2, 1, 1]
+    assert [record.spent.other_samples for record in chain.records] == [64, 0, 0]
 
 
 def test_more_real_images_than_there_are_are_refused(tmp_path: Path) -> None:

@@ -49,24 +49,23 @@ class Verifier(Selection):
         """The most real ones of each class, as many as its share of the candidates."""
         first = draw.model if now.generation == 0 else now.chain.first
         assert isinstance(first, Model)
-        setting = now.setting
+        setting, sampler = now.setting, now.setting.sampler_at(0)
 
         def build(real: Pool, job: FitJob) -> Mapping[str, Tensor]:
             # Streams of their own: what the verifier was trained on is never a candidate.
             seeds = Stream(now.seed, RUN_LEVEL, f"{Role.ARTEFACT}/verifier/samples").image_seeds(0, len(real))
-            images, labels = setting.sampler.sample(first.to(setting.trainer.device), seeds)
+            images, labels = sampler.sample(first.to(setting.trainer.device), seeds)
             generated = first.as_pool(images, labels, seeds, start=0, born=0)
             return self.discriminator.fit(real, generated, setting.spec, job)
 
         real = real_subset(self.num_real, "verifier", now)
-        if now.generation == 0:  # which pays for what is learnt once, also where the store knows it
-            now.spend(other_samples=len(real))
         parameters = now.artefact(
             "verifier",
             real,
             build,
-            *(self.discriminator, first, setting.sampler),
+            *(self.discriminator, first, sampler),
             num_steps=self.discriminator.num_steps,
+            num_samples=len(real),
         )
         realness = self.discriminator.realness(candidates.images, parameters, setting.spec, setting.trainer.device)
         return highest_of_each_class(realness, candidates.labels, num_needed)

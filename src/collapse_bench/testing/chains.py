@@ -109,7 +109,7 @@ class FinishedChain:
         """What the parts saw at a generation; ``now.chain.kept`` knows all pools."""
         chain = Chain.resume_or_start(
             self.run_dir,
-            empty_model=lambda: self.parts.generator.empty_model(self.parts.setting.spec),
+            empty_model=lambda t: self.parts.setting.generator_at(t).empty_model(self.parts.setting.spec),
             refined_skeleton=self.parts.mitigation.refiner.skeleton,
             keep="all",
             num_pools_needed=None,
