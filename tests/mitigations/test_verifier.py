@@ -9,7 +9,8 @@ from curating import Bench, noise
 from collapse_bench.errors import ConfigError
 from collapse_bench.loop import run_generations
 from collapse_bench.mitigations.discriminator import Discriminator
-from collapse_bench.mitigations.verifier import Verifier, highest_of_each_class
+from collapse_bench.mitigations.selection import highest_of_each_group
+from collapse_bench.mitigations.verifier import Verifier
 from collapse_bench.training import Optimisation
 
 DISCRIMINATOR = Discriminator(
@@ -32,7 +33,7 @@ def half_bright(count: int = 40) -> torch.Tensor:
 def test_the_best_of_each_class_by_hand() -> None:
     scores = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.2, 0.3])
     labels = torch.tensor([0, 0, 0, 0, 1, 1])
-    assert sorted(highest_of_each_class(scores, labels, 3).tolist()) == [1, 2, 5]
+    assert sorted(highest_of_each_group(scores, labels, 3).tolist()) == [1, 2, 5]
 
 
 def test_it_keeps_what_looks_real(tmp_path: Path) -> None:
@@ -45,6 +46,12 @@ def test_every_class_keeps_its_share(tmp_path: Path) -> None:
     bench = Bench(tmp_path, half_bright(), labels, real=noise(40, seed=1) // 4 + 190)
     kept = bench.curate(curator(num_steps=5), 8)
     assert kept.labels.bincount().tolist() == [2, 6]
+
+
+def test_without_classes_it_keeps_the_best_of_all_by_name(tmp_path: Path) -> None:
+    labels = [0, 1, 1, 1] * 10  # only class 0 looks real
+    bench = Bench(tmp_path, half_bright(), labels, real=noise(40, seed=1) // 4 + 190)
+    assert set(bench.curate(replace(curator(), per_class=False), 8).labels.tolist()) == {0}
 
 
 def test_it_judges_every_generation_alike_also_where_nothing_is_stored(tmp_path: Path) -> None:

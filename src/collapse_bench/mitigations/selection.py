@@ -115,6 +115,16 @@ def highest(scores: Float[Tensor, " n"], num: int) -> Int64[Tensor, " num"]:
     return scores.argsort(descending=True, stable=True)[:num]
 
 
+def highest_of_each_group(scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], num: int) -> Int64[Tensor, " num"]:
+    """Positions of the highest scores of each group, whose numbers are in proportion to the groups' sizes."""
+    present, counts = groups.unique(return_counts=True)
+    best = []
+    for group, quota in zip(present, shares(counts, num), strict=True):
+        members = (groups == group).nonzero().flatten()
+        best.append(members[highest(scores[members], int(quota))])
+    return torch.cat(best)
+
+
 def shares(counts: Int64[Tensor, " k"], total: int) -> Int64[Tensor, " k"]:
     """``total`` split in proportion to ``counts`` by largest remainders; never more than the count, if that can be."""
     products = counts * total

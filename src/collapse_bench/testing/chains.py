@@ -46,7 +46,10 @@ TINY_GAUSSIAN = (
 TINY_OPTION = {
     "condition_drop": ("generator.conditional=true",),
     "guidance_decay": ("generator.conditional=true", "generator.condition_dropout=0.1"),
-    "verifier": ("mitigation.curator.discriminator.num_steps=4",),
+    "verifier": ("generator.conditional=true", "mitigation.curator.discriminator.num_steps=4"),
+    "confidence": ("generator.conditional=true",),
+    "self_correction": ("generator.conditional=true",),
+    "simulated_audit": ("generator.conditional=true",),
     "detector": ("mitigation.weigher.discriminator.num_steps=4",),
     "time_gate": ("mitigation.weigher.discriminator.num_steps=4", "mitigation.weigher.num_draws=1"),
 }
