@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from collapse_bench.chain import Chain
-from collapse_bench.encoders.base import Encoder, FittedEncoder
+from collapse_bench.encoders.base import Encoded, Encoder, FittedEncoder
 from collapse_bench.encoders.classifier import Classifier
 from collapse_bench.fingerprint import code_version, fingerprint, foreign_source
 from collapse_bench.generators.base import Generator, Model
@@ -116,6 +116,8 @@ class Now:
         self._artefacts: dict[str, str] = {}
         self._learnt: dict[str, dict[str, Tensor]] = {}
         self._classifier: FittedEncoder | None = None
+        if setting.trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(setting.trainer.device)
 
     def stream(self, role: Role) -> Stream:
         """The named random numbers of this generation for one role."""
@@ -262,6 +264,17 @@ class Now:
         self._count_once("encoder", fingerprint(encoder), encoder.gradient_steps, self.setting.real)
         return fitted
 
+    def encode(self, images: Tensor, encoder: Encoder) -> Encoded:
+        """Candidates as an encoder sees them, to be judged; each network that looks at them is metered.
+
+        Args:
+            images: uint8 or float32.
+            encoder: see ``encoder``.
+        """
+        fitted = self.encoder(encoder)
+        self.spend(judging_evaluations=len(images) * fitted.num_networks)
+        return fitted.encode(images)
+
     def labelled(self, candidates: Pool) -> Pool:
         """Candidates with their conditions, or without these with what a classifier takes them for, if there is one.
 
@@ -383,6 +396,7 @@ class Now:
             **self._meter,
             network_evaluations_per_sample=self.network_evaluations_per_sample,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            peak_device_memory_mb=self._peak_on_device() // 2**20,
             real_images_seen={part: len(ids) for part, ids in self._real_images.items()},
             real_images={part: pack_ids(ids.tolist()) for part, ids in self._real_images.items()},
             artefacts=tuple(self._artefacts),
@@ -390,3 +404,8 @@ class Now:
             reused=tuple(self._reused),
             seconds={phase: round(seconds, 3) for phase, seconds in self._seconds.items()},
         )
+
+    def _peak_on_device(self) -> int:
+        """Most bytes that tensors had on the GPU since this generation began; 0 without one."""
+        device = self.setting.trainer.device
+        return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

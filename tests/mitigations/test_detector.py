@@ -42,6 +42,7 @@ def test_every_later_generation_trains_one_and_says_what_it_flags(chain: Finishe
         assert record.spent.real_images_seen[f"detector_{t}"] == 40
         assert (record.spent.gradient_steps, record.spent.networks_trained) == (6 + 60, 2)
         assert record.spent.other_samples == 30
+        assert record.spent.judging_evaluations == 64, "the pool, and not what is measured"
         flagged = {score.of: score.value for score in record.scores if score.metric == "flagged"}
         assert set(flagged) == {"model", "kept", "control"}
         assert flagged["control"] < flagged["model"]

@@ -44,6 +44,7 @@ def test_it_is_fitted_once_and_metered(tmp_path: Path) -> None:
     probe = Probe(features=PIXELS, ridge=1e-3)
     assert probe.probabilities(bench.model.images, bench.now).argmax(1).tolist() == [0, 1]
     assert bench.now.spent.real_images_seen["probe"] == 5
+    assert bench.now.spent.judging_evaluations == 0, "pixels take no network"
 
 
 def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_what_it_costs_and_sees_is_metered_at_the_first_generation(tmp_path: Pat
         assert spent.real_images_seen["verifier"] == 7
         assert (spent.gradient_steps, spent.networks_trained, spent.other_samples) == (3, 1, 7)
         assert spent.candidates == 40
+        assert spent.judging_evaluations == 40
     assert spent.reused == ("verifier",)
 
 

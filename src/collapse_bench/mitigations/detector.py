@@ -34,6 +34,7 @@ class Detector(Detection):
     """
 
     name: ClassVar[str] = "detector"
+    num_networks: ClassVar[int] = 1
 
     discriminator: Discriminator
 

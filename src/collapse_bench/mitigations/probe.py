@@ -49,7 +49,7 @@ class Probe:
             self,
             num_classes,
         )
-        return softmax(encoder.encode(images).features, fitted)
+        return softmax(now.encode(images, self.features).features, fitted)
 
 
 def own_confidence(probabilities: Float[Tensor, "n k"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -107,7 +107,7 @@ class ReferenceSelection(Selection):
 
 def encode(images: Tensor, encoder: Encoder, now: Now) -> Float[Tensor, "n d"]:
     """Features of images in float64, on the trainer's device."""
-    return now.encoder(encoder).encode(images).features.to(now.setting.trainer.device).double()
+    return now.encode(images, encoder).features.to(now.setting.trainer.device).double()
 
 
 def highest(scores: Float[Tensor, " n"], num: int) -> Int64[Tensor, " num"]:

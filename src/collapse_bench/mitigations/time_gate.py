@@ -103,6 +103,7 @@ class TimeGate(Weigher):
             for level in levels:
                 if len(judged) == 0:
                     break
+                now.spend(judging_evaluations=len(judged) * self.num_draws)
                 passed = judged[self._passes(train.images[judged], level, learnt, now)]
                 gates[passed] = math.inf if level == levels[0] else level
                 judged = judged[gates[judged] == -math.inf]

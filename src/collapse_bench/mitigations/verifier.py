@@ -72,6 +72,7 @@ class Verifier(Selection):
             num_samples=len(real),
         )
         realness = self.discriminator.realness(candidates.images, parameters, setting.spec, setting.trainer.device)
+        now.spend(judging_evaluations=len(candidates))
         if not self.per_class:
             return highest(realness, num_needed)
         return highest_of_each_group(realness, candidates.labels, num_needed)
