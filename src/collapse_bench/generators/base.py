@@ -75,6 +75,11 @@ class Model(nn.Module, ABC):
         """Names of what makes its samples, for their provenance."""
         return (type(self).__name__,)
 
+    @property
+    def makers(self) -> "tuple[Model, ...]":
+        """The models behind its ``sources``, in their order."""
+        return (self,)
+
     def source_of(self, seeds: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """Which of its ``sources`` makes each image, a function of the image's seed."""
         return torch.zeros_like(seeds)
