@@ -46,6 +46,7 @@ CHAINS = {
     "vae_on_the_fly": (*TINY, *TINY_VAE, "regime=replace_on_the_fly", "metrics=vae"),
     "neon_verifier": (
         *(*TINY, *TINY_FLOW, "budget.num_generations=1", "mitigation=[neon,verifier]"),
+        "mitigation.curator.per_class=false",
         *("mitigation.curator.discriminator.num_steps=4", "mitigation.curator.candidates_per_kept=2"),
         *("mitigation.refiner.num_steps=3", "mitigation.refiner.num_samples=20"),
     ),

@@ -145,7 +145,8 @@ def load_model(run: Run | str | Path, generation: int | None = None, *, trust: b
     _, height, width, channels = run.real_grid.shape
     # No family asks for more of the images of a model that it has fitted.
     spec = ImageSpec(channels, height, width, run.class_names)
-    _, model = load_models(folder.generation(wanted), lambda: generator.empty_model(spec), mitigation.refiner.skeleton)
+    steered = mitigation.steering.steer_fit(generator, wanted)
+    _, model = load_models(folder.generation(wanted), lambda: steered.empty_model(spec), mitigation.refiner.skeleton)
     assert isinstance(model, Model)
     return FittedModel(wanted, model, mitigation.steering.steer_sampling(sampler, wanted), run.class_names)
 

@@ -73,6 +73,7 @@ def assemble(
         labels=labels,
         generator=generator,
         sampler=sampler,
+        steering=mitigation.steering,
         budget=budget,
         trainer=trainer,
         store=store,

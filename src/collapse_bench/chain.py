@@ -51,7 +51,7 @@ class Chain:
         cls,
         run_dir: RunDir,
         *,
-        empty_model: Callable[[], nn.Module],
+        empty_model: Callable[[int], nn.Module],
         refined_skeleton: Callable[[nn.Module], nn.Module],
         keep: Literal["last", "all"],
         num_pools_needed: int | None,
@@ -61,7 +61,7 @@ class Chain:
 
         Args:
             run_dir: an opened run directory.
-            empty_model: makes an unfitted model.
+            empty_model: makes an unfitted model of a generation.
             refined_skeleton: makes, from a fitted model, an unfitted one of the kind that the refiner returns.
             keep: which models and pools stay on the disk.
             num_pools_needed: how many of the last pools the regime looks at; ``None`` is all.
@@ -74,8 +74,11 @@ class Chain:
         if not records:
             return cls(run_dir, records, None, None, None, keep, num_pools_needed, watch or Watch())
 
-        _, first = load_models(run_dir.generation(0), empty_model, refined_skeleton)
-        fitted, model = load_models(run_dir.generation(records[-1].generation), empty_model, refined_skeleton)
+        def load(t: int) -> tuple[nn.Module, nn.Module]:
+            return load_models(run_dir.generation(t), lambda: empty_model(t), refined_skeleton)
+
+        _, first = load(0)
+        fitted, model = load(records[-1].generation)
         return cls(run_dir, records, first, fitted, model, keep, num_pools_needed, watch or Watch())
 
     @property

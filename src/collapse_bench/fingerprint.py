@@ -7,6 +7,7 @@ import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,11 +30,21 @@ _LIBRARIES = {
 """What the numbers depend on besides the user's own parts: names of distributions, and of what they import."""
 
 
+@runtime_checkable
+class HasSettings(Protocol):
+    """A module that is more than its state dictionary."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """What else it is, by name."""
+        ...
+
+
 def fingerprint(*things: object) -> str:
     """A 32-digit hexadecimal hash of tensors, arrays, dataclasses, mappings, sequences and plain values.
 
     Parts of the benchmark are frozen dataclasses, so a part's hash is its class, the source file of that class
-    and its arguments.
+    and its arguments. That of a module is its state dictionary, and its settings if it ``HasSettings``.
 
     Raises:
         TypeError: for an object of any other kind, because hashing its address would never match again.
@@ -55,6 +66,11 @@ def _update(digest: "hashlib.blake2b", thing: object) -> None:
     elif isinstance(thing, torch.nn.Module):
         digest.update(f"module {type(thing).__qualname__} ".encode())
         _update(digest, dict(sorted(thing.state_dict().items())))
+        for name, value in thing.settings.items() if isinstance(thing, HasSettings) else ():
+            try:
+                _update(digest, (name, value))
+            except TypeError as error:
+                raise TypeError(f"{type(thing).__qualname__}, attribute {name}: {error}") from error
     elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         cls = type(thing)
         digest.update(f"dataclass {cls.__module__}.{cls.__qualname__} {foreign_source(cls)} ".encode())

@@ -51,18 +51,20 @@ def run_generations(
     """
     chain = Chain.resume_or_start(
         run_dir,
-        empty_model=lambda: parts.generator.empty_model(parts.setting.spec),
+        empty_model=lambda t: parts.setting.generator_at(t).empty_model(parts.setting.spec),
         refined_skeleton=parts.mitigation.refiner.skeleton,
         keep=keep,
         num_pools_needed=parts.regime.num_pools_needed,
         watch=parts.setting.watch,
     )
 
+    # Which real images have arrived can depend on the seed.
+    trusted = parts.regime.trusted(parts.setting.real, parts.setting.budget, seed)
+    setting = replace(parts.setting, trusted=trusted)
+
     for t in range(chain.next_generation, parts.setting.budget.num_generations + 1):
         generator = parts.mitigation.steering.steer_fit(parts.generator, t)
         sampler = parts.mitigation.steering.steer_sampling(parts.sampler, t)
-        trusted = parts.regime.trusted(parts.setting.real, parts.setting.budget, seed)
-        setting = replace(parts.setting, generator=generator, sampler=sampler, trusted=trusted)
         now = Now(t, seed, setting, chain)  # read-only: what a part may look at; meters all that it spends
 
         # What the model sees.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from collapse_bench.chain import Chain
-from collapse_bench.encoders.base import Encoder, FittedEncoder
+from collapse_bench.encoders.base import Encoded, Encoder, FittedEncoder
 from collapse_bench.encoders.classifier import Classifier
 from collapse_bench.fingerprint import code_version, fingerprint, foreign_source
 from collapse_bench.generators.base import Generator, Model
@@ -39,9 +39,21 @@ class Samples(Protocol):
         ...
 
 
+class Steers(Protocol):
+    """What says which options the generator and the sampler have in each generation."""
+
+    def steer_fit(self, generator: Generator, generation: int) -> Generator:
+        """The recipe of a generation."""
+        ...
+
+    def steer_sampling(self, sampler: Any, generation: int) -> Samples:
+        """The sampler of a generation."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What every part may look at: the same through a chain, but for what is steered. The held-out images are not here.
+    """What every part may look at: the same through a chain. The held-out images are not here.
 
     Args:
         spec: shape and classes of the images.
@@ -51,8 +63,9 @@ class Setting:
         hidden: provenance columns of the training pools that the regime declares lost.
         keeps_real: whether every training pool holds real images.
         labels: gives samples that were made without a condition a class; ``None`` leaves them without one.
-        generator: the recipe of this generation.
-        sampler: how models are sampled in this generation.
+        generator: the recipe as configured; ``generator_at`` is that of a generation.
+        sampler: how models are sampled, as configured; ``sampler_at`` is that of a generation.
+        steering: which of their options change with the generation.
         budget: what every arm may spend.
         trainer: where and in what arithmetic.
         store: where fits are remembered.
@@ -67,10 +80,19 @@ class Setting:
     labels: Classifier | None
     generator: Generator
     sampler: Samples
+    steering: Steers
     budget: Budget
     trainer: TrainerOptions
     store: Store
     watch: Watch
+
+    def generator_at(self, generation: int) -> Generator:
+        """The recipe that the model of a generation is fitted with."""
+        return self.steering.steer_fit(self.generator, generation)
+
+    def sampler_at(self, generation: int) -> Samples:
+        """What samples the model of a generation: candidates of it, and what is to be like them."""
+        return self.steering.steer_sampling(self.sampler, generation)
 
 
 class Now:
@@ -91,9 +113,11 @@ class Now:
         self._seconds: dict[str, float] = {}
         self._real_images: dict[str, Int64[Tensor, " n"]] = {}
         self._reused: list[str] = []
-        self._artefacts: list[str] = []
+        self._artefacts: dict[str, str] = {}
         self._learnt: dict[str, dict[str, Tensor]] = {}
         self._classifier: FittedEncoder | None = None
+        if setting.trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(setting.trainer.device)
 
     def stream(self, role: Role) -> Stream:
         """The named random numbers of this generation for one role."""
@@ -180,13 +204,14 @@ class Now:
         """Images for another end than the next pool; they are metered as such.
 
         Args:
-            model: what makes them.
+            model: what makes them, a model of this generation.
             count: how many.
             role: names their random numbers, which are never those of candidates.
         """
         seeds = self.stream(role).image_seeds(0, count)
         with self.timed("sample"):
-            images, labels = self.setting.sampler.sample(model.to(self.setting.trainer.device), seeds)
+            sampler = self.setting.sampler_at(self.generation)
+            images, labels = sampler.sample(model.to(self.setting.trainer.device), seeds)
         self.spend(other_samples=count)
         return model.as_pool(images, labels, seeds, start=0, born=self.generation)
 
@@ -202,7 +227,8 @@ class Now:
         """What is learnt once for the whole chain, from the store where the same thing was learnt before.
 
         It is the same at every generation and after a resume. Its cost is counted at the first generation that asks
-        for it.
+        for it. So what it is learnt from must not depend on who asks: a model is sampled with
+        ``setting.sampler_at(the model's generation)``.
 
         Args:
             name: of the thing, for example ``"verifier"``; unique within a mitigation.
@@ -211,6 +237,9 @@ class Now:
             inputs: whatever else decides what is built, to be hashed.
             num_steps: gradient steps that the building takes; 0 where no network is trained.
             num_samples: images that are drawn from a model for it.
+
+        Raises:
+            RuntimeError: if another thing was learnt under this name at this generation or an earlier one.
         """
         setting = self.setting
         seed = Stream(self.seed, RUN_LEVEL, f"{Role.ARTEFACT}/{name}").seed
@@ -220,7 +249,7 @@ class Now:
         if key not in self._learnt:
             with self.timed(name):
                 self._learnt[key], reused = setting.store.get_or_build("artefact", key, lambda: build(pool, job))
-            if self._count_once(name, num_steps, pool, num_samples) and reused:
+            if self._count_once(name, key, num_steps, pool, num_samples) and reused:
                 self._reused.append(name)
         return dict(self._learnt[key])
 
@@ -233,8 +262,19 @@ class Now:
         setting = self.setting
         with self.timed("encoder"):
             fitted = encoder.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
-        self._count_once("encoder", encoder.gradient_steps, setting.trusted)
+        self._count_once("encoder", fingerprint(encoder), encoder.gradient_steps, setting.trusted)
         return fitted
+
+    def encode(self, images: Tensor, encoder: Encoder) -> Encoded:
+        """Candidates as an encoder sees them, to be judged; each network that looks at them is metered.
+
+        Args:
+            images: uint8 or float32.
+            encoder: see ``encoder``.
+        """
+        fitted = self.encoder(encoder)
+        self.spend(judging_evaluations=len(images) * fitted.num_networks)
+        return fitted.encode(images)
 
     def stale_real(self, count: int) -> Pool:
         """``count`` trusted real images, drawn at random and the same at every generation, in the order of the pool.
@@ -258,15 +298,26 @@ class Now:
                 self._classifier = recipe.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
             probabilities = self._classifier.encode(candidates.images).probabilities
         assert probabilities is not None
-        self._count_once("labels", recipe.gradient_steps, setting.trusted)
+        self._count_once("labels", fingerprint(recipe), recipe.gradient_steps, setting.trusted)
         return replace(candidates, labels=probabilities.argmax(1))
 
-    def _count_once(self, artefact: str, num_steps: int, pool: Pool, num_samples: int = 0) -> bool:
-        """Meters what is learnt once for the whole chain; whether this generation is the one that pays."""
+    def _count_once(self, artefact: str, key: str, num_steps: int, pool: Pool, num_samples: int = 0) -> bool:
+        """Meters what is learnt once for the whole chain; whether this generation is the one that pays.
+
+        Raises:
+            RuntimeError: if it is not the thing that was paid for under its name.
+        """
         paid = [name for record in self.chain.records for name in record.spent.artefacts]
+        earlier = [record.spent.artefact_keys for record in self.chain.records if record.generation < self.generation]
+        known = {name: its_key for keys in (*earlier, self._artefacts) for name, its_key in keys.items()}
+        if known.get(artefact, key) != key:  # a mistake in a part, and no user's to mend
+            raise RuntimeError(
+                f"generation {self.generation}: {artefact!r} is learnt once for the whole chain, and what it is learnt "
+                "from has changed since; leave out what depends on the generation, or name it after the generation"
+            )
         if artefact in (*paid, *self._artefacts):
             return False
-        self._artefacts.append(artefact)
+        self._artefacts[artefact] = key
         self.spend(gradient_steps=num_steps, networks_trained=int(num_steps > 0), other_samples=num_samples)
         self._see(artefact, pool.image_id[pool.born == REAL])
         return True
@@ -355,9 +406,16 @@ class Now:
             **self._meter,
             network_evaluations_per_sample=self.network_evaluations_per_sample,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            peak_device_memory_mb=self._peak_on_device() // 2**20,
             real_images_seen={part: len(ids) for part, ids in self._real_images.items()},
             real_images={part: pack_ids(ids.tolist()) for part, ids in self._real_images.items()},
             artefacts=tuple(self._artefacts),
+            artefact_keys=dict(self._artefacts),
             reused=tuple(self._reused),
             seconds={phase: round(seconds, 3) for phase, seconds in self._seconds.items()},
         )
+
+    def _peak_on_device(self) -> int:
+        """Most bytes that tensors had on the GPU since this generation began; 0 without one."""
+        device = self.setting.trainer.device
+        return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

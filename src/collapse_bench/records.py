@@ -66,10 +66,16 @@ class Spent:
         kept: images kept of them.
         other_samples: images drawn for another end, for example to refine a model.
         network_evaluations_per_sample: forward passes of a network per candidate.
+        judging_evaluations: forward passes of a network on candidates and images of the training pool to judge them,
+            one per image, all together; absent from older records, which count as 0. Labelling, measuring and what
+            trains a judge are not among them.
         real_images_seen: distinct real images each trained part has seen, by part.
         real_images: which they were, by part, as ``pack_ids`` writes them; absent from older records.
         artefacts: what was learnt once for the whole chain (a verifier, cluster centres, ...) and is counted here.
+        artefact_keys: hash of what each of them was learnt from; absent from older records.
         peak_memory_mb: most memory of the process so far, in MiB, the libraries included.
+        peak_device_memory_mb: most memory that tensors had on the GPU in this generation, in MiB; 0 without one, and
+            in older records.
         reused: fits and artefacts that came from the store.
         seconds: wall time by phase (``fit``, ``sample``, ``measure``, ...).
     """
@@ -80,10 +86,13 @@ class Spent:
     kept: int = 0
     other_samples: int = 0
     network_evaluations_per_sample: int = 0
+    judging_evaluations: int = 0
     real_images_seen: Mapping[str, int] = field(default_factory=dict)
     real_images: Mapping[str, str] = field(default_factory=dict)
     artefacts: tuple[str, ...] = ()
+    artefact_keys: Mapping[str, str] = field(default_factory=dict)
     peak_memory_mb: int = 0
+    peak_device_memory_mb: int = 0
     reused: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -139,7 +148,8 @@ class Record:
     def deterministic(self) -> dict[str, Any]:
         """The record without what clock, cache and memory decide: equal between two equal runs on one machine."""
         content = self.to_dict()
-        del content["spent"]["seconds"], content["spent"]["reused"], content["spent"]["peak_memory_mb"]
+        for name in ("seconds", "reused", "peak_memory_mb", "peak_device_memory_mb"):
+            del content["spent"][name]
         return content
 
     def to_dict(self) -> dict[str, Any]:

@@ -112,14 +112,36 @@ def part_of_batch(rows: slice, num_rows: int, rng: torch.Generator) -> Iterator[
         _part = before
 
 
+_in_common = False
+
+
+@contextmanager
+def numbers_in_common() -> Iterator[None]:
+    """Within the block all images of a batch have the same random numbers, so that what they are judged by is equal.
+
+    Common random numbers: ``batch_normal``, ``batch_uniform`` and ``batch_integers`` draw for one image. They come from
+    torch's global random state, and do not depend on how many images there are.
+    """
+    global _in_common
+    before, _in_common = _in_common, True
+    try:
+        yield
+    finally:
+        _in_common = before
+
+
 def batch_normal(shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers for a batch, from torch's global random state; see ``part_of_batch``.
+    """Standard normal numbers for a batch, from torch's global random state.
+
+    See ``part_of_batch`` and ``numbers_in_common``.
 
     Args:
         shape: a row per image.
         device: of the batch.
         dtype: of the numbers.
     """
+    if _in_common:
+        return torch.randn(1, *shape[1:], device=device, dtype=dtype).repeat(shape[0], *[1] * (len(shape) - 1))
     if _part is None:
         return torch.randn(*shape, device=device, dtype=dtype)
     return torch.randn(_part.num_rows, *shape[1:], generator=_part.rng, device=device, dtype=dtype)[_part.rows]
@@ -127,6 +149,8 @@ def batch_normal(shape: Sequence[int], device: torch.device, dtype: torch.dtype 
 
 def batch_uniform(num_images: int, device: torch.device) -> Float[Tensor, " num_images"]:
     """Uniform numbers in [0, 1), one per image of a batch; see ``batch_normal``."""
+    if _in_common:
+        return torch.rand(1, device=device).repeat(num_images)
     if _part is None:
         return torch.rand(num_images, device=device)
     return torch.rand(_part.num_rows, generator=_part.rng, device=device)[_part.rows]
@@ -134,6 +158,8 @@ def batch_uniform(num_images: int, device: torch.device) -> Float[Tensor, " num_
 
 def batch_integers(high: int, num_images: int, device: torch.device) -> Int64[Tensor, " num_images"]:
     """Uniform whole numbers from 0 to ``high`` - 1, one per image of a batch; see ``batch_normal``."""
+    if _in_common:
+        return torch.randint(high, (1,), device=device).repeat(num_images)
     if _part is None:
         return torch.randint(high, (num_images,), device=device)
     return torch.randint(high, (_part.num_rows,), generator=_part.rng, device=device)[_part.rows]

@@ -71,6 +71,7 @@ def test_a_budget_is_what_a_fair_comparison_holds_equal(chain):
         "network evaluations per sample": 20,
         "candidates per kept image": 2.0,
         "other samples": 0,
+        "judging evaluations": 0,
         "real images seen": 897,
     }
 
@@ -78,6 +79,17 @@ def test_a_budget_is_what_a_fair_comparison_holds_equal(chain):
 def test_time_memory_and_what_the_store_knew_belong_to_no_budget(chain):
     slow = spending(chain({"fid": [1.0]}), seconds={"fit": 99.0}, peak_memory_mb=9000, reused=(), networks_trained=7)
     assert budget_of(slow) == budget_of(chain({"fid": [1.0]}))
+
+
+def test_arms_that_judge_with_networks_have_a_budget_of_their_own(chain):
+    judging = spending(chain({"fid": [1.0, 1.0]}), judging_evaluations=70)
+    assert budget_of(judging)["judging evaluations"] == 140
+    assert budget_of(judging) != budget_of(chain({"fid": [1.0, 1.0]}))
+
+
+def test_the_card_has_the_memory_of_a_gpu_where_there_was_one(chain):
+    run = spending(chain({"fid": [1.0]}), peak_memory_mb=2000, peak_device_memory_mb=1500)
+    assert resource_table([run]).iloc[0]["peak memory, MiB"] == "2,000\nGPU 1,500"
 
 
 def test_a_real_image_counts_once_however_many_parts_and_generations_have_seen_it(chain):
@@ -116,6 +128,7 @@ def test_the_card_has_every_item_and_says_what_seconds_leave_out(make_run):
         "network evaluations per sample": "20",
         "candidates per kept image": "2",
         "other samples": "0",
+        "judging evaluations": "0",
         "real images seen": "generator 897",
         "seconds": "fit 12.0\nsample 4.0\nmeasure 2.0",
         "reused, not in seconds": "1 fit",

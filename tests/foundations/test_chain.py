@@ -55,7 +55,7 @@ def ledger(t: int) -> Ledger:
 def start(run_dir: RunDir, keep: str = "last", num_pools_needed: int | None = 1) -> Chain:
     return Chain.resume_or_start(
         run_dir,
-        empty_model=lambda: network(seed=1000),
+        empty_model=lambda _: network(seed=1000),
         refined_skeleton=lambda fitted: Pair(fitted, network(seed=1001)),
         keep=keep,  # type: ignore[arg-type]
         num_pools_needed=num_pools_needed,

@@ -44,6 +44,14 @@ def test_a_record_survives_json_exactly() -> None:
     assert through_json(replace(RECORD, scores=(), losses=(), train_pool={}, spent=Spent())).spent == Spent()
 
 
+def test_an_older_record_without_judging_and_device_memory_has_none() -> None:
+    content = RECORD.to_dict()
+    for name in ("judging_evaluations", "peak_device_memory_mb", "artefact_keys"):
+        del content["spent"][name]
+    spent = Record.from_dict(content).spent
+    assert (spent.judging_evaluations, spent.peak_device_memory_mb, spent.artefact_keys) == (0, 0, {})
+
+
 def test_a_record_as_plain_values_is_json() -> None:
     content = RECORD.to_dict()
     assert json.loads(json.dumps(content, allow_nan=False)) == content
@@ -87,7 +95,8 @@ def test_a_record_with_a_part_missing_is_refused_by_name(key: str) -> None:
 
 def test_the_deterministic_part_leaves_out_clock_cache_and_memory_only() -> None:
     content = RECORD.to_dict()
-    del content["spent"]["seconds"], content["spent"]["reused"], content["spent"]["peak_memory_mb"]
+    for name in ("seconds", "reused", "peak_memory_mb", "peak_device_memory_mb"):
+        del content["spent"][name]
     assert RECORD.deterministic == content
     later = replace(RECORD, spent=replace(SPENT, seconds={"fit": 9.0}, reused=(), peak_memory_mb=9))
     assert later.deterministic == RECORD.deterministic

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,10 @@ def test_it_keeps_what_looks_most_like_its_own_class(tmp_path: Path) -> None:
     assert bench.kept(curator(6 / 4), 4) == [0, 1, 3, 4]
 
 
-def test_a_sample_without_a_class_is_judged_by_the_most_probable_one(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, points(0, 120, 255, 130), [UNLABELLED] * 4, **REAL)
-    assert bench.kept(curator(), 2) == [0, 2]
+@pytest.mark.parametrize("label", [UNLABELLED, 0])
+def test_without_classes_the_most_probable_one_judges_by_name(label: int, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, points(0, 120, 255, 130), [label] * 4, **REAL)
+    assert bench.kept(replace(curator(), per_class=False), 2) == [0, 2]
 
 
 def test_with_no_more_candidates_than_needed_it_is_the_control(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@ from pathlib import Path
 
 import pytest
 from chains import TINY, TINY_FLOW, TINY_OPTION, FinishedChain, assert_equal_chains, composed, parts_of
+from torch import Tensor
 
 from collapse_bench.errors import ConfigError
+from collapse_bench.generators.base import Model
+from collapse_bench.samplers.flow import FlowSampler
+from collapse_bench.seeding import Role, Stream
 
 DETECTOR = (*TINY, *TINY_FLOW, "mitigation=detector", *TINY_OPTION["detector"])
 CONTAMINATE = ("regime=contaminate", "regime.num_trusted=40")
@@ -38,6 +42,7 @@ def test_every_later_generation_trains_one_and_says_what_it_flags(chain: Finishe
         assert record.spent.real_images_seen[f"detector_{t}"] == 40
         assert (record.spent.gradient_steps, record.spent.networks_trained) == (6 + 60, 2)
         assert record.spent.other_samples == 30
+        assert record.spent.judging_evaluations == 64, "the pool, and not what is measured"
         flagged = {score.of: score.value for score in record.scores if score.metric == "flagged"}
         assert set(flagged) == {"model", "kept", "control"}
         assert flagged["control"] < flagged["model"]
@@ -50,6 +55,25 @@ def test_full_weight_is_the_control(tmp_path: Path) -> None:
         for name in ("fitted", "kept"):
             files = [c.run_dir.generation(t) / f"{name}.safetensors" for c in (arm, control)]
             assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["detector", "time_gate"])
+def test_it_learns_from_samples_made_as_those_in_the_pool_were(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steering changes the sampler after generation 0; generation 1 trains on what the earlier one made."""
+    steps: dict[int, int] = {}
+    sample = FlowSampler._sample
+
+    def recorded(self: FlowSampler, model: Model, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        steps[int(seeds[0])] = self.num_steps_taken
+        return sample(self, model, seeds)
+
+    monkeypatch.setattr(FlowSampler, "_sample", recorded)
+    steered = (f"mitigation=[{name},annealed_truncation]", "mitigation.steering.num_generations=1")
+    FinishedChain(tmp_path, *TINY, *TINY_FLOW, "regime=augment", *steered, *TINY_OPTION[name])
+    roles = ((0, Role.SAMPLE), (1, Role.WEIGH), (1, Role.SAMPLE), (2, Role.WEIGH))
+    assert [steps[Stream(0, t, role).seed] for t, role in roles] == [8, 8, 10, 10]
 
 
 def test_two_chains_are_equal(chain: FinishedChain, tmp_path: Path) -> None:

@@ -31,9 +31,12 @@ def test_constant_features_and_absent_classes_do_no_harm() -> None:
     assert probabilities.shape == (3, 4)
 
 
-def test_confidence_is_that_of_the_own_class_or_of_the_best() -> None:
-    probabilities = torch.tensor([[0.7, 0.3], [0.7, 0.3], [0.2, 0.8]])
-    assert own_confidence(probabilities, torch.tensor([0, 1, UNLABELLED])).tolist() == pytest.approx([0.7, 0.3, 0.8])
+def test_confidence_is_that_of_the_own_class_which_there_must_be() -> None:
+    probabilities = torch.tensor([[0.7, 0.3], [0.7, 0.3]])
+    assert own_confidence(probabilities, torch.tensor([0, 1])).tolist() == pytest.approx([0.7, 0.3])
+    with pytest.raises(AssertionError, match="refused before training"):
+        own_confidence(probabilities, torch.tensor([0, UNLABELLED]))
+    assert own_confidence(torch.ones(1, 1), torch.tensor([UNLABELLED])).tolist() == [1.0], "there is one class only"
 
 
 def test_it_is_fitted_once_and_metered(tmp_path: Path) -> None:
@@ -41,6 +44,7 @@ def test_it_is_fitted_once_and_metered(tmp_path: Path) -> None:
     probe = Probe(features=PIXELS, ridge=1e-3)
     assert probe.probabilities(bench.model.images, bench.now).argmax(1).tolist() == [0, 1]
     assert bench.now.spent.real_images_seen["probe"] == 5
+    assert bench.now.spent.judging_evaluations == 0, "pixels take no network"
 
 
 def test_what_cannot_be_learnt_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """What the selecting curators share."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from curating import Bench, noise
+from curating import PIXELS, Bench, noise
 
+from collapse_bench.encoders.base import Encoder, FittedEncoder
 from collapse_bench.errors import ConfigError, SelectionError
+from collapse_bench.mitigations.centre_matching import CentreMatching
 from collapse_bench.mitigations.selection import (
     check_real,
     draw_until,
@@ -16,6 +19,10 @@ from collapse_bench.mitigations.selection import (
     real_subset,
     shares,
 )
+from collapse_bench.pool import Pool
+from collapse_bench.store import Store
+from collapse_bench.training import TrainerOptions
+from collapse_bench.types import ImageSpec
 
 
 def test_shares_by_hand() -> None:
@@ -51,6 +58,24 @@ def test_nearest_by_hand() -> None:
     distances, positions = nearest(torch.tensor([[0.0], [7.0]]), torch.tensor([[1.0], [5.0]]))
     assert distances.tolist() == [1.0, 2.0]
     assert positions.tolist() == [0, 1]
+
+
+@dataclass(frozen=True)
+class Network(Encoder):
+    """Pixels, as a network would see them."""
+
+    def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
+        fitted = PIXELS.fit(real, spec, options, store)
+        fitted.num_networks = 1
+        return fitted
+
+
+@pytest.mark.parametrize(("encoder", "per_candidate"), [(PIXELS, 0), (Network(), 1)], ids=["pixels", "network"])
+def test_networks_that_look_at_candidates_are_metered(encoder: Encoder, per_candidate: int, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, noise(20), real=noise(7, seed=1))
+    curator = CentreMatching(candidates_per_kept=2, features=encoder, reference_classes=None)
+    bench.curate(curator, 10)
+    assert bench.now.spent.judging_evaluations == 20 * per_candidate
 
 
 def test_a_real_subset_is_the_same_at_every_generation(tmp_path: Path) -> None:

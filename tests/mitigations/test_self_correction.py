@@ -21,8 +21,15 @@ def test_samples_move_to_the_centre_of_their_own_class_by_hand(tmp_path: Path) -
 
 
 def test_a_sample_of_the_other_class_goes_to_its_own_centre_however_far(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, points(12, 12), [1, UNLABELLED], real=points(10, 100), real_labels=[0, 1])
+    bench = Bench(tmp_path, points(12, 12), [1, 0], real=points(10, 100), real_labels=[0, 1])
     assert corrected(bench, 1.0, 1, 2) == [100, 10]
+
+
+@pytest.mark.parametrize("label", [UNLABELLED, 1])
+def test_without_classes_a_sample_goes_to_the_nearest_centre_of_all_by_name(label: int, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, points(12, 95), [label] * 2, real=points(10, 100), real_labels=[0, 1])
+    curator = SelfCorrection(strength=1.0, num_clusters=1, per_class=False)
+    assert bench.curate(curator, 2).images.flatten().tolist() == [10, 100]
 
 
 def test_a_class_without_real_images_goes_to_the_nearest_centre_of_all() -> None:

@@ -1,12 +1,20 @@
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from chains import TINY, FinishedChain, composed
 from curating import Bench, ListedModel, noise, points
 
+from collapse_bench.cli.config import build
 from collapse_bench.errors import ConfigError
+from collapse_bench.generators.base import Model
+from collapse_bench.generators.population import PopulationModel
 from collapse_bench.mitigations.self_verification import SelfVerification, mean_losses
 from collapse_bench.pool import Pool
+from collapse_bench.seeding import Role, isolated_rng
+from collapse_bench.types import ImageSpec
 
 
 def curator(candidates_per_kept: float = 2.0, num_draws: int = 4) -> SelfVerification:
@@ -26,11 +34,60 @@ def test_losses_are_averaged_over_draws(tmp_path: Path) -> None:
 
     bench.model.loss = noisy  # type: ignore[method-assign]
     pool = Pool.real(points(*[51] * 500, *[204] * 500), torch.zeros(1000, dtype=torch.int64), "listed")
-    losses = mean_losses(bench.model, pool, num_draws=25)
+    losses = mean_losses(bench.model, pool, num_draws=25, seed=0)
     # (51 / 127.5 - 1) and (204 / 127.5 - 1), each image with noise of standard deviation 1 / 5.
     for half, expected in ((losses[:500], -0.6), (losses[500:], 0.6)):
         assert abs(half.mean().item() - expected) < 4 * 0.2 / 500**0.5
         assert 0.17 < half.std().item() < 0.23
+
+
+def test_two_judges_agree_on_three_of_four_images(tmp_path: Path) -> None:
+    """Where two judgements correlate as noise and signal of equal size do, the kept halves share 3/4.
+
+    That is a correlation of 1/sqrt(2), and halves of two normals that correlate by r share 1/2 + arcsin(r) / pi.
+    """
+    cell = (*TINY, "generator.network.width=64", "dataset.num_real=400", "budget.num_steps_initial=300")
+    now = FinishedChain(tmp_path, *cell, "budget.num_generations=0").now(0)
+    model = now.chain.model
+    assert isinstance(model, Model)
+    pool = now.sample(model, 400, Role.REFINE)
+    kept = [set(mean_losses(model, pool, 8, seed).argsort()[:200].tolist()) for seed in range(6)]
+    shared = [len(kept[i] & kept[j]) / 200 for i in range(6) for j in range(i)]
+    assert sum(shared) / len(shared) > 0.75
+
+
+@pytest.mark.parametrize("family", ["flow", "ddpm", "edm", "vae", "gaussian"])
+def test_equal_images_are_judged_alike_whatever_their_number(family: str) -> None:
+    with isolated_rng(0):
+        generator = build(composed(f"generator={family}")["generator"], "generator")
+        model = generator.empty_model(ImageSpec(1, 8, 8, ("a", "b"))).eval()
+    image = noise(1, size=8)
+    pool = Pool.real(torch.cat([noise(1999, size=8, seed=1), image, image]), torch.zeros(2001).long(), "listed")
+    losses = mean_losses(model, pool, 2, seed=3)
+    alone = mean_losses(model, pool.take(torch.tensor([2000])), 2, seed=3)
+    assert torch.allclose(losses[[1999, 2000]], alone.expand(2), rtol=1e-4)
+
+
+def test_every_member_of_a_population_judges_its_own_and_keeps_its_share(tmp_path: Path) -> None:
+    """Losses of one member are a thousand times those of the other."""
+    bench = Bench(tmp_path, points(10, 200, 20, 100, 30, 150))
+    loud = Bench(tmp_path, points(1)).model
+    loud.loss = lambda images, labels: 1000 * (2 + images.flatten(1).mean(1))  # type: ignore[method-assign]
+    population = PopulationModel(bench.setting.spec, {"quiet": bench.model, "loud": loud})
+    candidates = replace(
+        Pool.real(points(10, 200, 20, 100, 30, 150), torch.full((6,), -1), "x"),
+        source=torch.tensor([0, 0, 0, 0, 1, 1]),
+        sources=population.sources,
+    )
+    draw = SimpleNamespace(model=population)
+    index = curator().select(candidates, 3, draw, bench.now)  # type: ignore[arg-type]
+    assert sorted(index.tolist()) == [0, 2, 4]
+
+
+def test_its_evaluations_are_metered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, noise(20))
+    bench.curate(curator(num_draws=4), 10)
+    assert bench.now.spent.judging_evaluations == 20 * 4
 
 
 def test_it_looks_at_no_real_image_and_at_no_global_random_state(tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ def test_what_does_not_look_like_its_class_is_replaced_by_the_next(tmp_path: Pat
     assert bench.kept(CURATOR, 10) == list(range(0, 20, 2))
 
 
+def test_without_classes_she_asks_whether_it_looks_like_any_by_name(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, points(3, 127, 252, 3), [1, 1, 1, -1], **REAL)
+    assert bench.kept(replace(CURATOR, per_class=False, min_confidence=0.9), 3) == [0, 2, 3]
+
+
 def test_beyond_the_budget_all_pass(tmp_path: Path) -> None:
     bench = every_second_is_wrong(tmp_path)
     assert bench.kept(replace(CURATOR, num_reviewed=6), 10) == [0, 2, 4, 6, 7, 8, 9, 10, 11, 12]

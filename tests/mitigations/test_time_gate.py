@@ -202,6 +202,7 @@ def test_every_later_generation_trains_one_and_says_what_it_flags(chain: Finishe
         assert spent.artefacts == (f"time_gate_{t}",)
         assert spent.real_images_seen == {f"time_gate_{t}": 64, "generator": 64}
         assert (spent.gradient_steps, spent.networks_trained, spent.other_samples) == (6 + 4, 2, 64)
+        assert spent.judging_evaluations >= 40, "each sample of the pool, until it passes"
         assert {s.of for s in chain.records[t].scores if s.metric == "flagged"} == {"model", "kept", "control"}
 
 

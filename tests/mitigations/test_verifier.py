@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from chains import TINY, TINY_FLOW, TINY_OPTION, composed, opened_run_dir, parts_of
+from chains import TINY, TINY_FLOW, TINY_OPTION, FinishedChain, composed, opened_run_dir, parts_of
 from curating import Bench, noise
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.loop import run_generations
 from collapse_bench.mitigations.discriminator import Discriminator
-from collapse_bench.mitigations.verifier import Verifier, highest_of_each_class
+from collapse_bench.mitigations.selection import highest_of_each_group
+from collapse_bench.mitigations.verifier import Verifier
 from collapse_bench.training import Optimisation
 
 DISCRIMINATOR = Discriminator(
@@ -32,7 +33,7 @@ def half_bright(count: int = 40) -> torch.Tensor:
 def test_the_best_of_each_class_by_hand() -> None:
     scores = torch.tensor([0.1, 0.9, 0.8, 0.7, 0.2, 0.3])
     labels = torch.tensor([0, 0, 0, 0, 1, 1])
-    assert sorted(highest_of_each_class(scores, labels, 3).tolist()) == [1, 2, 5]
+    assert sorted(highest_of_each_group(scores, labels, 3).tolist()) == [1, 2, 5]
 
 
 def test_it_keeps_what_looks_real(tmp_path: Path) -> None:
@@ -47,6 +48,12 @@ def test_every_class_keeps_its_share(tmp_path: Path) -> None:
     assert kept.labels.bincount().tolist() == [2, 6]
 
 
+def test_without_classes_it_keeps_the_best_of_all_by_name(tmp_path: Path) -> None:
+    labels = [0, 1, 1, 1] * 10  # only class 0 looks real
+    bench = Bench(tmp_path, half_bright(), labels, real=noise(40, seed=1) // 4 + 190)
+    assert set(bench.curate(replace(curator(), per_class=False), 8).labels.tolist()) == {0}
+
+
 def test_it_judges_every_generation_alike_also_where_nothing_is_stored(tmp_path: Path) -> None:
     """At generation 0 the model at hand is the first one; later, and after a resume, it comes from the chain."""
     first = Bench(tmp_path, half_bright(), store=False)
@@ -57,11 +64,14 @@ def test_it_judges_every_generation_alike_also_where_nothing_is_stored(tmp_path:
     assert other.kept(curator(num_steps=3), 10) != kept
 
 
-def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["verifier", "[verifier,condition_drop]"])
+def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    """Also where steering changes the recipe of the first model, which is read from the disk."""
+    cell = (f"mitigation={name}", *TINY_OPTION["verifier"], *TINY_OPTION["condition_drop"])
     records = {}
     for name, stops in (("whole", [2]), ("resumed", [0, 2])):
         for num_generations in stops:
-            changes = ("mitigation=verifier", *TINY_OPTION["verifier"], f"budget.num_generations={num_generations}")
+            changes = (*cell, f"budget.num_generations={num_generations}")
             parts = parts_of(composed(*TINY, *TINY_FLOW, *changes), tmp_path / name / f"store{num_generations}")
             with opened_run_dir(tmp_path / name / "run") as run_dir:
                 records[name] = [record.deterministic for record in run_generations(parts, 0, run_dir)]
@@ -81,7 +91,19 @@ def test_what_it_costs_and_sees_is_metered_at_the_first_generation(tmp_path: Pat
         assert spent.real_images_seen["verifier"] == 7
         assert (spent.gradient_steps, spent.networks_trained, spent.other_samples) == (3, 1, 7)
         assert spent.candidates == 40
+        assert spent.judging_evaluations == 40
     assert spent.reused == ("verifier",)
+
+
+def test_one_verifier_judges_a_chain_whose_sampling_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+    fit = Discriminator.fit
+    monkeypatch.setattr(Discriminator, "fit", lambda self, *args: fits.append(self) or fit(self, *args))
+    steered = ("mitigation=[verifier,annealed_truncation]", "mitigation.steering.num_generations=2")
+    chain = FinishedChain(tmp_path, *TINY, *TINY_FLOW, *steered, *TINY_OPTION["verifier"])
+    assert len(fits) == 1
+    assert [record.spent.networks_trained for record in chain.records] == [2, 1, 1]
+    assert [record.spent.other_samples for record in chain.records] == [64, 0, 0]
 
 
 def test_more_real_images_than_there_are_are_refused(tmp_path: Path) -> None:

@@ -47,3 +47,9 @@ def test_networks_from_scratch_are_refused_before_training(tmp_path: Path) -> No
 def test_rates_outside_the_range_are_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match=r"rate must lie in \[0, 1\]"):
         WeightAverage(rate)
+
+
+def test_a_warm_start_that_steering_makes_will_do(tmp_path: Path) -> None:
+    parts_of(
+        composed(*TINY, *TINY_FLOW, "generator.start=scratch", "mitigation=[weight_average,warm_small_step]"), tmp_path
+    )

@@ -1,10 +1,12 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from chains import TINY, TINY_FLOW, TINY_GAUSSIAN, TINY_OPTION, FinishedChain, composed, parts_of
 
 from collapse_bench.errors import ConfigError
+from collapse_bench.ledger import IMAGES
 
 LABELS = ("labels=classifier", "labels.num_steps=30")
 FLOW = (*TINY, *TINY_FLOW)
@@ -26,6 +28,8 @@ def test_samples_of_an_unconditional_model_get_the_class_that_a_classifier_sees(
         assert probabilities is not None
         assert torch.equal(kept.labels, probabilities.argmax(1))
         assert record.kept_labels == "classifier"
+        ledger = pd.read_parquet(chain.run_dir.generation(t) / IMAGES)
+        assert ledger.loc[ledger["drawn"], "label"].tolist() == kept.labels.tolist()
 
 
 def test_the_classifier_is_paid_for_once(chain: FinishedChain) -> None:
@@ -50,7 +54,8 @@ def test_a_conditional_model_keeps_its_conditions_and_needs_no_classifier(tmp_pa
 
 @pytest.mark.parametrize("mitigation", ["class_balanced", "verifier", "self_correction"])
 def test_what_looks_at_classes_goes_with_unconditional_models(mitigation: str, tmp_path: Path) -> None:
-    options = (f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()), "budget.num_generations=1")
+    cheap = [option for option in TINY_OPTION.get(mitigation, ()) if not option.startswith("generator.")]
+    options = (f"mitigation={mitigation}", *cheap, "budget.num_generations=1")
     chain = FinishedChain(tmp_path, *FLOW, *LABELS, *options)
     kept = chain.now(2).chain.kept(1)
     assert int(kept.labels.min()) >= 0

@@ -103,8 +103,8 @@ def budget_of(run: Run) -> Budget:
 
     Returns:
         The generations with generation 0; the gradient steps of all fits; images drawn for another end than the next
-        pool; and the distinct real images that all trained parts together have seen, each over the whole chain. Per
-        image: network evaluations, and candidates drawn for one kept.
+        pool; evaluations of networks that judge images; and the distinct real images that all trained parts together
+        have seen, each over the whole chain. Per image: network evaluations, and candidates drawn for one kept.
     """
     spent = total_spent(run)
     return {
@@ -113,6 +113,7 @@ def budget_of(run: Run) -> Budget:
         "network evaluations per sample": spent.network_evaluations_per_sample,
         "candidates per kept image": spent.candidates / spent.kept if spent.kept else 0.0,
         "other samples": spent.other_samples,
+        "judging evaluations": spent.judging_evaluations,
         "real images seen": spent.num_real_images,
     }
 

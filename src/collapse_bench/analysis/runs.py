@@ -453,10 +453,12 @@ def total_spent(run: Run) -> Spent:
         kept=sum(s.kept for s in spent),
         other_samples=sum(s.other_samples for s in spent),
         network_evaluations_per_sample=max((s.network_evaluations_per_sample for s in spent), default=0),
+        judging_evaluations=sum(s.judging_evaluations for s in spent),
         real_images_seen=seen | {part: num_ids(packed) for part, packed in real_images.items()},
         real_images=real_images,
         artefacts=tuple(name for s in spent for name in s.artefacts),
         peak_memory_mb=max((s.peak_memory_mb for s in spent), default=0),
+        peak_device_memory_mb=max((s.peak_device_memory_mb for s in spent), default=0),
         reused=tuple(name for s in spent for name in s.reused),
         seconds=_merge(sum, [s.seconds for s in spent]),
     )

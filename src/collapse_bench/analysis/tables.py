@@ -547,6 +547,8 @@ def resource_table(runs: Sequence[Run]) -> pd.DataFrame:
         phases = dict.fromkeys(phase for s in spent for phase in s.seconds)
         mean_s = {phase: sum(s.seconds.get(phase, 0.0) for s in spent) / len(spent) for phase in phases}
         keep = sorted({f"keep={run.config['keep']}" for run in members if "keep" in run.config})
+        on_gpu = max(s.peak_device_memory_mb for s in spent)
+        gpu = [f"GPU {on_gpu:,}"] if on_gpu else []
         body[arm] = {
             "runs": str(len(members)),
             "generations": _range([len(run.records) for run in members]),
@@ -555,10 +557,11 @@ def resource_table(runs: Sequence[Run]) -> pd.DataFrame:
             "network evaluations per sample": str(max(s.network_evaluations_per_sample for s in spent)),
             "candidates per kept image": f"{candidates / kept:.3g}" if kept else _MISSING,
             "other samples": f"{sum(s.other_samples for s in spent) / len(spent):,.0f}",
+            "judging evaluations": f"{sum(s.judging_evaluations for s in spent) / len(spent):,.0f}",
             "real images seen": "\n".join(f"{part} {count:,}" for part, count in seen.items()) or _MISSING,
             "seconds": "\n".join(f"{phase} {mean_s[phase]:,.1f}" for phase in phases) or _MISSING,
             "reused, not in seconds": "\n".join(f"{n / len(spent):.3g} {name}" for name, n in reused.items()) or "0",
-            "peak memory, MiB": f"{max(s.peak_memory_mb for s in spent):,}",
+            "peak memory, MiB": "\n".join([f"{max(s.peak_memory_mb for s in spent):,}", *gpu]),
             "disk, MiB": "\n".join([_mean_size(members), *keep]),
         }
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
@@ -635,7 +638,8 @@ RANKING_LEGEND = (
     "Arms of one budget are ranked against each other, at their last generation: those without a mitigation, which "
     "are the regimes, and the mitigations within each regime, beside the arm of it without one. A budget is what a "
     "fair comparison holds equal: generations, gradient steps of all fits, network evaluations per sample, candidates"
-    " per kept image, other samples (drawn for another end), and the distinct real images that all trained parts "
+    " per kept image, other samples (drawn for another end), judging evaluations (by networks, of candidates and "
+    "training pools), and the distinct real images that all trained parts "
     "together have seen; the encoder that measures is the same for all. In brackets: the 95 % interval of the rank, "
     "by a bootstrap that draws the same seeds for all arms; with few seeds it covers less than it says, and with n = "
     "1 there is none. Below: the value, and P, the chance that a run is better than one of the arm's control (the "
@@ -648,8 +652,8 @@ RANKING_LEGEND = (
 CARD_LEGEND = (
     "The resource card: totals of a chain, as the mean over the runs of an arm, counted by the loop. Gradient steps "
     "and networks count fits that were reused from the store; seconds do not. Memory is the most of any run, and of "
-    "its process: in a sweep also of the chains before. Disk is the run's folder as it is now, which the option keep "
-    "decides."
+    "its process: in a sweep also of the chains before; that of a GPU is what tensors took there. Disk is the run's "
+    "folder as it is now, which the option keep decides."
 )
 """How the resource cards are read."""
 

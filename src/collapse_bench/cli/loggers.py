@@ -380,8 +380,10 @@ def metrics_of(record: Record) -> dict[str, float]:
             "kept",
             "other_samples",
             "network_evaluations_per_sample",
+            "judging_evaluations",
             "num_real_images",
             "peak_memory_mb",
+            "peak_device_memory_mb",
         )
     }
     metrics = {

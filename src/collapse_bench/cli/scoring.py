@@ -241,7 +241,7 @@ def _scores_of_generation(t: int, run: Run, parts: Parts) -> tuple[tuple[Score, 
     """The scores of one generation, from the samples that the run itself has measured; whether its pool was there."""
     chain = Chain.resume_or_start(
         _RunDirUntil(run.path, last=t),
-        empty_model=lambda: parts.generator.empty_model(parts.setting.spec),
+        empty_model=lambda t: parts.setting.generator_at(t).empty_model(parts.setting.spec),
         refined_skeleton=parts.mitigation.refiner.skeleton,
         keep="all",
         num_pools_needed=None,

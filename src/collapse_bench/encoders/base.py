@@ -41,6 +41,9 @@ class FittedEncoder(nn.Module, ABC):
     batch_size: int = 1000
     """Images encoded at once; features do not depend on it beyond float arithmetic."""
 
+    num_networks: int = 1
+    """Networks that look at an image."""
+
     @abstractmethod
     def forward(self, images: Tensor) -> Encoded:
         """Features (and class probabilities, where there are classes) of one batch.

@@ -61,11 +61,15 @@ class Pixels(Encoder):
 
 
 class _Flatten(FittedEncoder):
+    num_networks = 0
+
     def forward(self, images: Tensor) -> Encoded:
         return Encoded(to_float(images).flatten(1))
 
 
 class _Project(FittedEncoder):
+    num_networks = 0
+
     components: Tensor
 
     def __init__(self, components: Float[Tensor, "d k"]) -> None:

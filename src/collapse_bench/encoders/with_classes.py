@@ -51,6 +51,7 @@ class _Both(FittedEncoder):
         super().__init__()
         self.features, self.classifier = features, classifier
         self.batch_size = min(features.batch_size, classifier.batch_size)
+        self.num_networks = features.num_networks + classifier.num_networks
 
     def forward(self, images: Tensor) -> Encoded:
         return Encoded(self.features(images).features, self.classifier(images).probabilities)

@@ -1,5 +1,6 @@
 """What a generator is: a family of models and how one of them is fitted to a weighted pool."""
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from collapse_bench.errors import ConfigError
+from collapse_bench.fingerprint import foreign_source
 from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.seeding import batch_uniform, image_uniform
 from collapse_bench.training import FitJob, Losses
@@ -19,7 +21,7 @@ LABEL_DRAW = 1 << 20
 
 
 class Model(nn.Module, ABC):
-    """A model of one family. Everything that sampling needs is in its state dictionary.
+    """A model of one family. What is fitted is in its state dictionary; the rest is plain attributes, see ``settings``.
 
     Args:
         spec: images that it makes.
@@ -52,9 +54,31 @@ class Model(nn.Module, ABC):
         return type(self).__name__
 
     @property
+    def settings(self) -> dict[str, object]:
+        """What decides its samples besides its state dictionary, by name: all of it goes into a fingerprint.
+
+        The class of every module in it, and all that those have as attributes; whether they are in training does not
+        count. Attributes are what ``fingerprint`` takes, plain values, tensors and dataclasses, such as a process;
+        functions, such as an activation, count by their names.
+        """
+        state, of_every_module = self.state_dict(), vars(nn.Module())
+        found: dict[str, object] = {name: value for name, value in self.named_buffers() if name not in state}
+        for path, module in self.named_modules():
+            code = foreign_source(type(module)) if isinstance(module, Model) else ""
+            found[f"{path}.class"] = (type(module).__module__, type(module).__qualname__, code)
+            own = {name: value for name, value in vars(module).items() if name not in of_every_module}
+            found |= {f"{path}.{name}".lstrip("."): _by_name(value) for name, value in own.items()}
+        return found
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Names of what makes its samples, for their provenance."""
         return (type(self).__name__,)
+
+    @property
+    def makers(self) -> "tuple[Model, ...]":
+        """The models behind its ``sources``, in their order."""
+        return (self,)
 
     def source_of(self, seeds: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """Which of its ``sources`` makes each image, a function of the image's seed."""
@@ -100,6 +124,13 @@ class Model(nn.Module, ABC):
             return torch.full_like(seeds, UNLABELLED)
         uniform = image_uniform(seeds, (), LABEL_DRAW)
         return torch.searchsorted(self.label_shares.cumsum(0), uniform).clamp_(max=self.spec.num_classes - 1)
+
+
+def _by_name(value: object) -> object:
+    """A function by its name, if it has one; anything else as it is."""
+    if inspect.isroutine(value) and "<" not in value.__qualname__:
+        return ("function", value.__module__, value.__qualname__)
+    return value
 
 
 def drop_conditions(labels: Int64[Tensor, " n"], dropout: float) -> Int64[Tensor, " n"]:

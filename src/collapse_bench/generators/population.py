@@ -47,6 +47,11 @@ class PopulationModel(Model):
         """The members' names."""
         return tuple(self.members)
 
+    @property
+    def makers(self) -> tuple[Model, ...]:
+        """The members."""
+        return tuple(self.members.values())
+
     def source_of(self, seeds: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
         """The member that makes each image: every one of them equally often."""
         return (image_uniform(seeds, (), MEMBER_DRAW) * len(self.sources)).long()

@@ -6,11 +6,11 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from collapse_bench.errors import ConfigError, TrainingError
+from collapse_bench.errors import TrainingError
 from collapse_bench.mitigations.base import Weigher
+from collapse_bench.mitigations.classes import check_classes
 from collapse_bench.now import Now, Setting
 from collapse_bench.pool import UNLABELLED, VisiblePool
-from collapse_bench.seeding import isolated_rng
 
 
 @final
@@ -26,13 +26,7 @@ class ClassBalanced(Weigher):
 
     def check(self, setting: Setting) -> None:
         """Raises ConfigError if samples would have no labels."""
-        with isolated_rng(0):
-            conditional = setting.generator.empty_model(setting.spec).conditional
-        if not conditional and setting.labels is None:
-            raise ConfigError(
-                "mitigation=class_balanced needs labels, and an unconditional model's samples have none; set "
-                "generator.conditional=true, or labels=classifier"
-            )
+        check_classes("mitigation=class_balanced", setting)
 
     def weigh(self, train: VisiblePool, now: Now) -> Float[Tensor, " n"]:
         """The reciprocal of the number of images of each image's class.

@@ -30,6 +30,9 @@ class Detection(Weigher):
     name: ClassVar[str]
     """How errors call it."""
 
+    num_networks: ClassVar[int] = 0
+    """Networks that look at each image of the pool."""
+
     weight: float
     frac_false_positive: float
 
@@ -61,6 +64,7 @@ class Detection(Weigher):
         flags = self.flags(train.images, now) if now.generation > 0 else None
         if flags is None:
             return torch.ones(len(train), dtype=torch.float64)
+        now.spend(judging_evaluations=len(train) * self.num_networks)
         return torch.where(flags, self.weight, 1.0).double()
 
     @abstractmethod

@@ -34,6 +34,7 @@ class Detector(Detection):
     """
 
     name: ClassVar[str] = "detector"
+    num_networks: ClassVar[int] = 1
 
     discriminator: Discriminator
 
@@ -43,13 +44,14 @@ class Detector(Detection):
         if previous is None:
             return None
         assert isinstance(previous, Model)
+        sampler = setting.sampler_at(now.generation - 1)
         num_learnt = 3 * len(setting.trusted) // 4
 
         def build(trusted: Pool, job: FitJob) -> Mapping[str, Tensor]:
             order = torch.randperm(len(trusted), generator=torch.Generator().manual_seed(job.seed))
             real, others = trusted.take(order[:num_learnt]), trusted.take(order[num_learnt:])
             seeds = now.stream(Role.WEIGH).image_seeds(0, num_learnt)
-            made, labels = setting.sampler.sample(previous.to(setting.trainer.device), seeds)
+            made, labels = sampler.sample(previous.to(setting.trainer.device), seeds)
             samples = Pool.sampled(made, labels, seeds, start=0, born=now.generation - 1, source="previous")
             parameters = self.discriminator.fit(real, samples, setting.spec, job)
             return {**parameters, "calibration": self._realness(others.images, parameters, now)}
@@ -58,7 +60,7 @@ class Detector(Detection):
             f"detector_{now.generation}",
             setting.trusted,
             build,
-            *(self.discriminator, previous, setting.sampler),
+            *(self.discriminator, previous, sampler),
             num_steps=self.discriminator.num_steps,
             num_samples=num_learnt,
         )

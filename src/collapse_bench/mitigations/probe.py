@@ -50,13 +50,13 @@ class Probe:
             self,
             num_classes,
         )
-        return softmax(encoder.encode(images).features, fitted)
+        return softmax(now.encode(images, self.features).features, fitted)
 
 
 def own_confidence(probabilities: Float[Tensor, "n k"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Probability of each image's own class; of the most probable one for an image without a class."""
-    own = probabilities.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return torch.where(labels == UNLABELLED, probabilities.amax(1), own)
+    """Probability of each image's own class; where there is one class only, an image without a label is of it."""
+    assert probabilities.shape[1] == 1 or not bool((labels == UNLABELLED).any()), "refused before training"
+    return probabilities.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
 
 
 def fit_softmax(

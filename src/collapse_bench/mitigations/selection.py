@@ -128,12 +128,22 @@ class ReferenceSelection(FeatureSelection):
 
 def encode(images: Tensor, encoder: Encoder, now: Now) -> Float[Tensor, "n d"]:
     """Features of images in float64, on the trainer's device."""
-    return now.encoder(encoder).encode(images).features.to(now.setting.trainer.device).double()
+    return now.encode(images, encoder).features.to(now.setting.trainer.device).double()
 
 
 def highest(scores: Float[Tensor, " n"], num: int) -> Int64[Tensor, " num"]:
     """Positions of the ``num`` highest scores; of equal scores the first ones."""
     return scores.argsort(descending=True, stable=True)[:num]
+
+
+def highest_of_each_group(scores: Float[Tensor, " n"], groups: Int64[Tensor, " n"], num: int) -> Int64[Tensor, " num"]:
+    """Positions of the highest scores of each group, whose numbers are in proportion to the groups' sizes."""
+    present, counts = groups.unique(return_counts=True)
+    best = []
+    for group, quota in zip(present, shares(counts, num), strict=True):
+        members = (groups == group).nonzero().flatten()
+        best.append(members[highest(scores[members], int(quota))])
+    return torch.cat(best)
 
 
 def shares(counts: Int64[Tensor, " k"], total: int) -> Int64[Tensor, " k"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapse_bench.errors import ConfigError
+from collapse_bench.mitigations.classes import check_per_class
 from collapse_bench.mitigations.correction import Correction
 from collapse_bench.mitigations.selection import check_real, k_means
 from collapse_bench.now import Now, Setting
@@ -22,17 +23,20 @@ class SelfCorrection(Correction):
     """Moves every sample toward the nearest k-means centre of the real images of its class, in pixels.
 
     The correction of Gillman et al. 2024 (arXiv:2402.07087) on MNIST, with 16 clusters per class and
-    ``strength=1``. A sample without a class, or of one without real images, goes to the nearest centre of all. It
-    looks at all real images with their labels, once. With ``strength=0`` it equals the control bit for bit.
+    ``strength=1``. A sample of a class without real images goes to the nearest centre of all. It looks at all real
+    images with their labels, once. With ``strength=0`` it equals the control bit for bit.
 
     Args:
         strength: see ``Correction``.
         num_clusters: centres per class.
+        per_class: toward a centre of the sample's own class, which each must have; ``False`` is another method: toward
+            the nearest centre of all classes.
     """
 
     reason: ClassVar[str] = "corrected toward a centre"
 
     num_clusters: int
+    per_class: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,12 +44,15 @@ class SelfCorrection(Correction):
             raise ConfigError(f"mitigation.curator.num_clusters must be at least 1, got {self.num_clusters}")
 
     def check(self, setting: Setting) -> None:
-        """Raises ConfigError if there is no real image to learn from."""
+        """Raises ConfigError if there is no real image to learn from, or samples have no classes."""
         check_real(setting)
+        check_per_class("self_correction", self.per_class, setting)
 
     def targets(self, values: Float[Tensor, "n d"], labels: Tensor, now: Now) -> Float[Tensor, "n d"]:
         """The nearest centre of each image."""
         learnt = now.artefact("centres", now.setting.trusted, self._centres, self.num_clusters)
+        if not self.per_class:
+            return learnt["centres"][torch.cdist(values, learnt["centres"]).argmin(1)]
         return nearest_of_class(values, labels, learnt["centres"], learnt["labels"])
 
     def _centres(self, real: Pool, job: FitJob) -> Mapping[str, Tensor]:

@@ -33,7 +33,7 @@ class SelfTraining(Refiner):
         """The fine-tuned copy."""
         own = now.sample(fitted, self.num_samples, Role.REFINE)
         return now.fit(
-            now.setting.generator,
+            now.setting.generator_at(now.generation),
             own,
             torch.ones(len(own), dtype=torch.float64),
             initial=fitted,

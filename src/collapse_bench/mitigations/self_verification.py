@@ -9,11 +9,11 @@ from torch import Tensor
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.generators.base import Model
-from collapse_bench.mitigations.selection import Selection, highest
+from collapse_bench.mitigations.selection import Selection, highest_of_each_group
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.samplers.base import Draw
-from collapse_bench.seeding import Role, isolated_rng
+from collapse_bench.seeding import Role, isolated_rng, numbers_in_common
 from collapse_bench.types import to_float
 
 
@@ -24,11 +24,13 @@ class SelfVerification(Selection):
 
     After Fu et al. 2026, of whom we know the abstract: the model's own confidence is the judge. Here that is its
     training loss (negative ELBO, flow-matching error, negative log-likelihood), averaged over draws of the noise in
-    it. It looks at no real image. With ``candidates_per_kept=1`` it equals the control bit for bit.
+    it: the same noise levels and noises for all candidates, so that no image is kept for an easy draw. Of a population
+    every member judges what it has made, and keeps its share, because losses of families have different units. It
+    looks at no real image. With ``candidates_per_kept=1`` it equals the control bit for bit.
 
     Args:
         candidates_per_kept: see ``Selection``.
-        num_draws: noise draws per image; more make the judgement sharper.
+        num_draws: noise draws, at each of which every image is judged; more make the judgement sharper.
     """
 
     reason: ClassVar[str] = "self-verified"
@@ -41,18 +43,29 @@ class SelfVerification(Selection):
             raise ConfigError(f"mitigation.curator.num_draws must be at least 1, got {self.num_draws}")
 
     def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
-        """Those of lowest loss."""
-        with isolated_rng(now.stream(Role.CURATE).seed):
-            losses = mean_losses(draw.model, candidates, self.num_draws)
-        return highest(-losses, num_needed)
+        """Those of lowest loss, as many of each source as its share of the candidates."""
+        losses = torch.zeros(len(candidates))
+        for k, maker in enumerate(draw.model.makers):
+            own = (candidates.source == k).nonzero().flatten()
+            losses[own] = mean_losses(maker, candidates.take(own), self.num_draws, now.stream(Role.CURATE).seed)
+            now.spend(judging_evaluations=len(own) * self.num_draws * maker.num_networks)
+        return highest_of_each_group(-losses, candidates.source, num_needed)
 
 
 @torch.no_grad()
-def mean_losses(model: Model, pool: Pool, num_draws: int) -> Float[Tensor, " n"]:
-    """Loss of each image, averaged over ``num_draws`` draws from torch's global random state, on the CPU."""
+def mean_losses(model: Model, pool: Pool, num_draws: int, seed: int) -> Float[Tensor, " n"]:
+    """Loss of each image, averaged over draws that all images have in common, on the CPU.
+
+    Args:
+        model: whose loss.
+        pool: the images.
+        num_draws: of noise level and noise.
+        seed: of the draws.
+    """
     means = []
     for batch in torch.arange(len(pool)).split(1000):
         images = to_float(pool.images[batch]).to(model.device)
         labels = pool.labels[batch].to(model.device)
-        means.append(torch.stack([model.loss(images, labels) for _ in range(num_draws)]).mean(0).cpu())
-    return torch.cat(means)
+        with isolated_rng(seed), numbers_in_common():
+            means.append(torch.stack([model.loss(images, labels) for _ in range(num_draws)]).mean(0).cpu())
+    return torch.cat(means) if means else torch.zeros(0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from collapse_bench.errors import ConfigError
 from collapse_bench.mitigations.base import Curator
+from collapse_bench.mitigations.classes import check_per_class
 from collapse_bench.mitigations.probe import Probe, own_confidence
 from collapse_bench.mitigations.selection import draw_until
 from collapse_bench.now import Now, Setting
@@ -23,20 +24,23 @@ class SimulatedAudit(Curator):
     """Looks at the first candidates, rejects what a probe does not take for its own class, and passes the rest.
 
     What is rejected is replaced by the next candidate, which is looked at as well while the budget of reviews lasts.
-    A sample without a class is judged by its most probable one. The auditor errs at random, in both directions. The
-    probe looks at all real images with their labels. With ``num_reviewed=0`` it equals the control bit for bit.
+    The auditor errs at random, in both directions. The probe looks at all real images with their labels. With
+    ``num_reviewed=0`` it equals the control bit for bit.
 
     Args:
         probe: what the auditor sees.
         min_confidence: probability of its class from which an image is good, in [0, 1].
         error_rate: share of her decisions that are the opposite, in [0, 1].
         num_reviewed: images that she looks at per generation.
+        per_class: she asks whether an image looks like its own class, which each sample must have; ``False`` is
+            another auditor, who asks whether it looks like any.
     """
 
     probe: Probe
     min_confidence: float
     error_rate: float
     num_reviewed: int
+    per_class: bool = True
 
     def __post_init__(self) -> None:
         for name in ("min_confidence", "error_rate"):
@@ -46,7 +50,8 @@ class SimulatedAudit(Curator):
             raise ConfigError(f"mitigation.curator.num_reviewed must not be negative, got {self.num_reviewed}")
 
     def check(self, setting: Setting) -> None:
-        """Raises ConfigError if the real images have no labels to learn."""
+        """Raises ConfigError if the real images have no labels to learn, or samples have none."""
+        check_per_class("simulated_audit", self.per_class, setting)
         self.probe.check(setting)
 
     def choose(self, draw: Draw, num_needed: int, now: Now) -> Pool:
@@ -63,7 +68,8 @@ class SimulatedAudit(Curator):
             passed = torch.ones(len(candidates), dtype=torch.bool)
             if reviewed := min(num_left, len(candidates)):
                 images, labels = candidates.images[:reviewed], candidates.labels[:reviewed]
-                confidence = own_confidence(self.probe.probabilities(images, now), labels)
+                probabilities = self.probe.probabilities(images, now)
+                confidence = own_confidence(probabilities, labels) if self.per_class else probabilities.amax(1)
                 errs = torch.rand(reviewed, generator=rng) < self.error_rate
                 passed[:reviewed] = (confidence >= self.min_confidence) ^ errs
                 num_left -= reviewed

@@ -103,6 +103,7 @@ class TimeGate(Weigher):
             for level in levels:
                 if len(judged) == 0:
                     break
+                now.spend(judging_evaluations=len(judged) * self.num_draws)
                 passed = judged[self._passes(train.images[judged], level, learnt, now)]
                 gates[passed] = math.inf if level == levels[0] else level
                 judged = judged[gates[judged] == -math.inf]
@@ -131,6 +132,7 @@ class TimeGate(Weigher):
         """Parameters of the discriminator of this generation."""
         previous, setting = now.chain.model, now.setting
         assert isinstance(previous, Model)
+        sampler = setting.sampler_at(now.generation - 1)
 
         def noisy_at_any_level(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c_and_level h w"]:
             level = torch.empty(len(images), device=images.device)
@@ -139,7 +141,7 @@ class TimeGate(Weigher):
 
         def build(trusted: Pool, job: FitJob) -> Mapping[str, Tensor]:
             seeds = now.stream(Role.WEIGH).image_seeds(0, len(trusted))
-            made, labels = setting.sampler.sample(previous.to(setting.trainer.device), seeds)
+            made, labels = sampler.sample(previous.to(setting.trainer.device), seeds)
             samples = Pool.sampled(made, labels, seeds, start=0, born=now.generation - 1, source="previous")
             return self.discriminator.fit(trusted, samples, seen(setting.spec), job, noisy_at_any_level)
 
@@ -147,7 +149,7 @@ class TimeGate(Weigher):
             f"time_gate_{now.generation}",
             setting.trusted,
             build,
-            *(self.discriminator, self.lowest_log_snr, self.highest_log_snr, previous, setting.sampler),
+            *(self.discriminator, self.lowest_log_snr, self.highest_log_snr, previous, sampler),
             num_steps=self.discriminator.num_steps,
             num_samples=len(setting.trusted),
         )

@@ -32,10 +32,11 @@ class WeightAverage(Refiner):
 
     def check(self, setting: Setting) -> None:
         """Raises ConfigError for networks that have nothing to do with each other."""
-        if setting.generator.takes_steps and setting.generator.start == "scratch":
+        later = setting.generator_at(1)  # generation 0 may start as it likes
+        if later.takes_steps and later.start == "scratch":
             raise ConfigError(
                 "mitigation=weight_average averages networks, which makes no sense where each starts from scratch; set "
-                "generator.start=warm"
+                "generator.start=warm, or add mitigation=[weight_average,warm_small_step]"
             )
 
     def refine(self, fitted: Model, train: Pool, now: Now) -> Model:

@@ -45,7 +45,7 @@ class ReplaceOnTheFly(Regime):
         parent = now.chain.model
         assert isinstance(parent, Model)
         parent.to(now.setting.trainer.device)
-        sampler, stream = now.setting.sampler, now.stream(Role.LIVE)
+        sampler, stream = now.setting.sampler_at(now.generation - 1), now.stream(Role.LIVE)
 
         def draw(start: int, count: int) -> tuple[Tensor, Tensor]:
             return sampler.sample(parent, stream.image_seeds(start, count))

@@ -203,7 +203,8 @@ class Draw:
             images, labels = self._sampler.sample(self.model, seeds)
         born = self._now.generation
         pool = self.model.as_pool(images, labels, seeds, start=self.num_drawn, born=born)
+        pool = self._now.labelled(pool)
         self.num_drawn += count
         self.candidates.append(pool.table())
         self._now.spend(candidates=count)
-        return self._now.labelled(pool)
+        return pool

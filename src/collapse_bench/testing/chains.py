@@ -46,7 +46,10 @@ TINY_GAUSSIAN = (
 TINY_OPTION = {
     "condition_drop": ("generator.conditional=true",),
     "guidance_decay": ("generator.conditional=true", "generator.condition_dropout=0.1"),
-    "verifier": ("mitigation.curator.discriminator.num_steps=4",),
+    "verifier": ("generator.conditional=true", "mitigation.curator.discriminator.num_steps=4"),
+    "confidence": ("generator.conditional=true",),
+    "self_correction": ("generator.conditional=true",),
+    "simulated_audit": ("generator.conditional=true",),
     "detector": ("mitigation.weigher.discriminator.num_steps=4",),
     "time_gate": ("mitigation.weigher.discriminator.num_steps=4", "mitigation.weigher.num_draws=1"),
 }
@@ -111,7 +114,7 @@ class FinishedChain:
         """What the parts saw at a generation; ``now.chain.kept`` knows all pools."""
         chain = Chain.resume_or_start(
             self.run_dir,
-            empty_model=lambda: self.parts.generator.empty_model(self.parts.setting.spec),
+            empty_model=lambda t: self.parts.setting.generator_at(t).empty_model(self.parts.setting.spec),
             refined_skeleton=self.parts.mitigation.refiner.skeleton,
             keep="all",
             num_pools_needed=None,
