@@ -111,7 +111,9 @@ class Record:
         seed: seed of the chain.
         scores: the numbers.
         train_pool: images in the training pool, by birth (``"real"``, ``"gen_000"``, ...).
-        train_shares: their shares of the sampling probability, which add up to 1: what the model really saw.
+        train_shares: their shares of the sampling probability, which add up to 1: how often images of each
+            birth were drawn. Gates are not in it: an image that is trained on at some noise levels alone counts in
+            full.
         kept_labels: where the labels of the kept images come from: ``"condition"``, ``"classifier"`` (samples of an
             unconditional model, classified; numbers of kept images that look at labels then judge that classifier
             too), or ``"none"``.

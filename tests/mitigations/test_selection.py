@@ -93,6 +93,31 @@ def test_more_real_images_than_are_known_to_be_real_are_refused(tmp_path: Path) 
         check_real(setting, 21)
 
 
+def test_one_rejection_costs_one_candidate(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, noise(200))
+    draw = bench.setting.sampler.stream(bench.model, bench.now, 100)  # type: ignore[attr-defined]
+
+    def all_but_the_third(pool: Pool) -> torch.Tensor:
+        return (pool.seed != bench.model.first_seed + 2).nonzero().flatten()
+
+    kept = draw_until(100, all_but_the_third, "good", lambda: "", draw, bench.now)
+    assert (kept.seed - bench.model.first_seed).tolist() == [0, 1, *range(3, 101)]
+    assert draw.num_drawn == 101
+
+
+def test_what_is_rare_is_looked_for_in_growing_draws(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, noise(200), max_candidates=200)
+    draw = bench.setting.sampler.stream(bench.model, bench.now, 1)  # type: ignore[attr-defined]
+    looks = []
+
+    def the_last(pool: Pool) -> torch.Tensor:
+        looks.append(len(pool))
+        return (pool.seed == bench.model.first_seed + 199).nonzero().flatten()
+
+    assert len(draw_until(1, the_last, "rare", lambda: "", draw, bench.now)) == 1
+    assert looks == [1, 2, 4, 8, 16, 32, 64, 73], "the last one is what the budget leaves of 128"
+
+
 def test_drawing_until_the_quota_is_met_stops_there_or_says_why_it_cannot(tmp_path: Path) -> None:
     bench = Bench(tmp_path, noise(40), max_candidates=4)
     draw = bench.setting.sampler.stream(bench.model, bench.now, 10)  # type: ignore[attr-defined]

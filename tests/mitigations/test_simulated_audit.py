@@ -30,6 +30,13 @@ def test_without_classes_she_asks_whether_it_looks_like_any_by_name(tmp_path: Pa
     assert bench.kept(replace(CURATOR, per_class=False, min_confidence=0.9), 3) == [0, 2, 3]
 
 
+def test_reviews_end_with_the_quota(tmp_path: Path) -> None:
+    """One wrong image of a hundred costs one more, and nobody looks at what is not needed."""
+    bench = Bench(tmp_path, points(*[3] * 200), [1] + [0] * 199, **REAL)
+    assert bench.kept(CURATOR, 100) == list(range(1, 101))
+    assert bench.now.spent.candidates == 101
+
+
 def test_beyond_the_budget_all_pass(tmp_path: Path) -> None:
     bench = every_second_is_wrong(tmp_path)
     assert bench.kept(replace(CURATOR, num_reviewed=6), 10) == [0, 2, 4, 6, 7, 8, 9, 10, 11, 12]

@@ -84,6 +84,26 @@ def test_marked_mnist_is_found_and_real_mnist_is_not(mnist: tuple[Tensor, Tensor
     assert (ten.double() - others.double()).square().mean().sqrt() < 10.0, "clipping takes some of it away"
 
 
+def test_marked_digits_of_28_pixels_are_found_also_after_jpeg_and_real_ones_are_not() -> None:
+    config = composed("dataset=digits", "dataset.image_size=28")
+    data = build(config["dataset"], "dataset").load()
+    real, others = data.pool.images, data.held_out.control.images
+    learnt = learnt_from(real)
+    threshold = learnt["null"].quantile(0.99)
+
+    def found(images: Tensor) -> float:
+        return (MARK.statistics(images, learnt["scale"]) > threshold).double().mean().item()
+
+    # The threshold is a quantile of a sample, and so is the share of others above it.
+    error = (0.01 * 0.99 * (1 / len(real) + 1 / len(others))) ** 0.5
+    assert found(others) < 0.01 + 3 * error
+    assert found(through_jpeg(others)) < 0.01 + 3 * error
+    ten = marked(others, learnt["scale"], 10.0)
+    # If 3 of n are expected to be missed, all are found with a probability of 5 %.
+    assert found(ten) > 1 - 3 / len(others)
+    assert found(through_jpeg(ten)) > 1 - 3 / len(others)
+
+
 def test_colours_carry_one_mark() -> None:
     grey = torch.randint(60, 200, (50, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     scale = learnt_from(grey)["scale"]

@@ -22,7 +22,7 @@ class ProvenanceWeight(Weigher):
     bound of every detector. With ``synthetic_weight=1`` it equals the control bit for bit; 0 leaves only real images.
 
     Args:
-        synthetic_weight: in [0, 1].
+        synthetic_weight: in [0, 1]. 0.99 differs from 1 by more than the weight, see ``Weigher.weigh``.
     """
 
     synthetic_weight: float

@@ -21,7 +21,9 @@ from collapse_bench.types import ImageSpec
 class Schedule(Steering):
     """Moves one stated option from ``first`` in generation 0 to ``last`` in a later one, where it stays.
 
-    A constant schedule at the option's own value equals the control bit for bit.
+    A constant schedule at the option's own value equals the control bit for bit. ``mitigation=guidance_decay`` is one:
+    our variant of the guidance schedule of ReDiFine (Yoon et al. 2024), which runs over the steps of sampling one image
+    and is the same in all generations.
 
     Args:
         option: a number of the generator or the sampler by its name in the configuration, for example

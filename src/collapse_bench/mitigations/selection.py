@@ -207,7 +207,7 @@ def draw_until(
     draw: Draw,
     now: Now,
 ) -> Pool:
-    """The first ``num_needed`` candidates that are accepted.
+    """The first ``num_needed`` candidates that are accepted; no more are drawn than that takes, but for what is rare.
 
     Args:
         num_needed: how many.
@@ -221,10 +221,10 @@ def draw_until(
         SelectionError: if all candidates that the budget allows do not suffice.
     """
     kept: list[Pool] = []
-    num_kept = 0
+    num_kept = in_vain = 0
     while num_kept < num_needed:
-        # The last few may be rare, and are not looked for one by one.
-        count = min(max(num_needed - num_kept, num_needed // 4), draw.limit - draw.num_drawn)
+        # What is rare is not looked for one by one: after a draw in vain the next one is twice as large.
+        count = min(max(num_needed - num_kept, 2 * in_vain), draw.limit - draw.num_drawn)
         if count == 0:
             raise SelectionError(
                 f"generation {now.generation}: {num_kept} of {draw.num_drawn} candidates were kept, {num_needed} are "
@@ -233,6 +233,7 @@ def draw_until(
         candidates = draw(count)
         kept.append(candidates.take(accept(candidates), because))
         num_kept += len(kept[-1])
+        in_vain = 0 if len(kept[-1]) else count
     return Pool.concat(kept).take(torch.arange(num_needed))
 
 

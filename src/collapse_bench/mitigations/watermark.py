@@ -1,4 +1,4 @@
-"""An invisible mark on samples, by which the next generation knows them."""
+"""A mark on samples, by which the next generation knows them."""
 
 import math
 from collections.abc import Mapping

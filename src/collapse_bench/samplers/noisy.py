@@ -27,8 +27,10 @@ class NoisySampler(Sampler):
         batch_size: see ``Sampler``.
         num_steps: from noise to images.
         early_stop: part of the steps that is left out at the end, in [0, 1), to whole steps. The sample is then the
-            noisy image of that level, so that its law is that of the images smoothed with noise (Khelifa et al. 2026,
-            arXiv:2606.13796, abstract).
+            noisy image of that level (Khelifa et al. 2026, arXiv:2606.13796, abstract): an image x plus noise for EDM,
+            x + sigma z, so that its law is that of the images smoothed with noise. For flow matching, t x + (1 - t) z,
+            and DDPM, sqrt(signal) x + sqrt(1 - signal) z, it is also scaled down toward mid-grey: contrast is lost
+            beside what noise adds.
     """
 
     num_steps: int
