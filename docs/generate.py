@@ -201,6 +201,9 @@ def experiments_page() -> str:
     return "\n".join(page)
 
 
+_BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")  # the commas of a list are its own
+
+
 def _num_cells(file: Path, command: str) -> int:
     """Chains that an experiment's command runs; a suite has those of the suite that it builds on, too."""
     sweeper = (yaml.safe_load(file.read_text()).get("hydra") or {}).get("sweeper")
@@ -210,7 +213,9 @@ def _num_cells(file: Path, command: str) -> int:
         return math.prod(argument.count(",") + 1 for argument in command.split())
     cells: set[tuple[tuple[str, str], ...]] = set()
     for block in _blocks(file).values():
-        values = [[(key, value.strip()) for value in str(values).split(",")] for key, values in block.items()]
+        values = [
+            [(key, value.strip()) for value in _BETWEEN_VALUES.split(str(values))] for key, values in block.items()
+        ]
         cells |= {tuple(sorted(cell)) for cell in itertools.product(*values)}
     return len({tuple(pair for pair in cell if pair != ("mitigation", "control")) for cell in cells})
 

@@ -127,11 +127,12 @@ def test_an_edited_part_is_another_run_and_reuses_no_fit_that_it_decides(tmp_pat
 
 
 BROKEN = '''
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
+from collapse_bench.mitigations.base import Curator, Weigher
 from collapse_bench.mitigations.selection import Selection
 from collapse_bench.pool import Pool
 from collapse_bench.regimes.base import Regime
@@ -155,6 +156,46 @@ class DrawsFromGlobalState(Selection):
         return torch.randperm(len(candidates))[:num_needed]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChangesCandidates(Selection):
+    """Paints what it is given."""
+
+    reason: ClassVar[str] = "painted"
+
+    def select(self, candidates, num_needed, draw, now):
+        candidates.images.zero_()
+        return torch.arange(num_needed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectsInSecret(Curator):
+    """Changes images and does not say so."""
+
+    candidates_per_kept: float
+
+    def choose(self, draw, num_needed, now):
+        candidates = draw(num_needed)
+        return replace(candidates, images=255 - candidates.images).take(torch.arange(num_needed), because="negative")
+
+
+SEEN = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnsFromMeasuring(Weigher):
+    """Remembers how bright the images were that the measuring side asked about."""
+
+    brightness: float
+
+    def flags(self, images, now):
+        SEEN.append(images.double().mean())
+        return torch.zeros(len(images), dtype=torch.bool)
+
+    def weigh(self, train, now):
+        likeness = (train.images.double().flatten(1).mean(1) - (SEEN[-1] if SEEN else self.brightness)).abs()
+        return 1.0 / (1.0 + likeness)
+
+
 class NotFrozen:
     def __init__(self, candidates_per_kept: float) -> None:
         self.candidates_per_kept = candidates_per_kept
@@ -170,6 +211,9 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for option, content in {
         "regime/back.yaml": "# Looks further back than it says.\n_target_: broken_parts.LooksFurtherBack\n",
         "mitigation/chance.yaml": curator.format("Draws from the global random state.", "DrawsFromGlobalState"),
+        "mitigation/paints.yaml": curator.format("Changes what it is given.", "ChangesCandidates"),
+        "mitigation/negative.yaml": curator.format("Changes images and does not say so.", "CorrectsInSecret"),
+        "mitigation/peeks.yaml": "weigher:\n  _target_: broken_parts.LearnsFromMeasuring\n  brightness: 60.0\n",
         "mitigation/thawed.yaml": curator.format("Short.", "NotFrozen"),
         "mitigation/hides.yaml": "curator:\n  _target_: broken_parts.DrawsFromGlobalState\n",
     }.items():
@@ -193,6 +237,18 @@ def test_a_broken_promise_is_found(broken: Path, tmp_path: Path) -> None:
     back = (*tiny, "regime=back", "budget.num_generations=3")
     with pytest.raises(RunDirError, match="cannot read the pool"):
         promises.gives_the_same_again(tmp_path / "back", *back, config_dir=broken)
+
+
+def test_a_mitigation_that_breaks_a_promise_is_found(broken: Path) -> None:
+    tiny = (*TINY, *TINY_FLOW, "budget.num_generations=1")
+    with pytest.raises(AssertionError, match="ChangesCandidates changes the candidates"):
+        promises.tried(Option("mitigation", "paints", broken), *tiny, measured=False)
+    negative = promises.tried(Option("mitigation", "negative", broken), *tiny, measured=False)
+    with pytest.raises(AssertionError, match="set changes_images = True"):
+        promises.kept_images_are_what_their_seeds_give(negative)
+    peeks = promises.tried(Option("mitigation", "peeks", broken), *tiny, measured=False)
+    with pytest.raises(AssertionError, match=r"another gen_00\d/fitted"):
+        promises.gives_the_same_whatever_is_held_out(peeks)
 
 
 class _Noisy(GenerativeMetric):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from chains import TINY, TINY_FLOW, TINY_OPTION, FinishedChain, composed, parts_of
+from chains import TINY, TINY_FLOW, FinishedChain, composed, parts_of
 
 from collapse_bench.encoders.base import Encoder
 from collapse_bench.encoders.classifier import Classifier
@@ -16,44 +16,18 @@ CHAIN = (
     *(*TINY, *TINY_FLOW, "generator.conditional=true", "generator.condition_dropout=0.1"),
     *("regime=contaminate", "regime.num_trusted=40"),
 )
-FEW_STEPS = {
-    "neon": ("mitigation.refiner.num_samples=20", "mitigation.refiner.num_steps=3"),
-    "sims": ("mitigation.refiner.num_samples=20", "mitigation.refiner.num_steps=3"),
-}
-# Human audit waits for a person; optimal_mix is refused where the origin is lost.
-OPTIONS = [
-    option.name for option in promises.options("mitigation") if option.name not in ("human_audit", "optimal_mix")
-]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("contaminated")
+def test_a_part_that_looks_at_the_real_pool_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = promises.tried(Option("mitigation", "farthest_point"), *CHAIN, measured=False)
+    promises.looks_at_no_untrusted_real_image(trial)
 
-
-@pytest.fixture(scope="module")
-def chain(folder: Path) -> FinishedChain:
-    return FinishedChain(folder, *CHAIN)
-
-
-def mine(name: str) -> Option:
-    return Option("mitigation", name, overrides=(*TINY_OPTION.get(name, ()), *FEW_STEPS.get(name, ())))
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_untrusted_real_images_change_no_decision(name: str, chain: FinishedChain, folder: Path) -> None:
-    promises.looks_at_no_untrusted_real_image(chain, mine(name), folder, *CHAIN)
-
-
-def test_a_part_that_looks_at_the_real_pool_is_found(
-    chain: FinishedChain, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def leaking(self: Now, encoder: Encoder):
         return encoder.fit(self.setting.real, self.setting.spec, self.setting.trainer.exact, self.setting.store)
 
     monkeypatch.setattr(Now, "encoder", leaking)
-    with pytest.raises(AssertionError, match="farthest_point looks at untrusted real images"):
-        promises.looks_at_no_untrusted_real_image(chain, mine("farthest_point"), folder, *CHAIN)
+    with pytest.raises(AssertionError, match="looks at untrusted real images"):
+        promises.looks_at_no_untrusted_real_image(trial)
 
 
 def test_features_are_learnt_from_trusted_images_and_metered_so(tmp_path: Path) -> None:

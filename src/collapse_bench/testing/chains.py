@@ -1,5 +1,8 @@
 """Small real chains for tests: the whole loop, on parts that are cheap."""
 
+import copy
+import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +47,12 @@ TINY_GAUSSIAN = (
 """A closed-form chain of a few milliseconds per generation: 22 real vectors, and as many samples per generation."""
 
 TINY_OPTION = {
+    "class_balanced": ("generator.conditional=true",),
+    "class_quota": ("generator.conditional=true",),  # else it looks long for a class that a tiny model hardly makes
     "condition_drop": ("generator.conditional=true",),
     "guidance_decay": ("generator.conditional=true", "generator.condition_dropout=0.1"),
+    "neon": ("mitigation.refiner.num_samples=20", "mitigation.refiner.num_steps=3"),
+    "sims": ("mitigation.refiner.num_samples=20", "mitigation.refiner.num_steps=3"),
     "verifier": ("generator.conditional=true", "mitigation.curator.discriminator.num_steps=4"),
     "confidence": ("generator.conditional=true",),
     "self_correction": ("generator.conditional=true",),
@@ -66,7 +73,20 @@ def composed(*overrides: str, config_dir: str | Path | None = None) -> dict[str,
     Raises:
         ConfigError: for a misspelt key or option.
     """
-    return resolve(compose_config(overrides, folders=conf_folders(config_dir)))
+    if config_dir is not None:  # whose files may change
+        return resolve(compose_config(overrides, folders=conf_folders(config_dir)))
+    return copy.deepcopy(_composed_of_ours(overrides, tuple(os.environ.get(name) for name in _IN_CONFIGURATIONS)))
+
+
+_IN_CONFIGURATIONS = ("COLLAPSE_BENCH_CACHE", "COLLAPSE_BENCH_DATA")
+"""Environment variables that ours look at."""
+
+
+@functools.cache
+def _composed_of_ours(overrides: tuple[str, ...], environment: tuple[str | None, ...]) -> dict[str, Any]:
+    """Composing takes longer than most of what tests do with a configuration, and many ask for the same one."""
+    del environment  # it makes another configuration
+    return resolve(compose_config(overrides, folders=conf_folders()))
 
 
 def parts_of(config: dict[str, Any], store: Path) -> Parts:
@@ -93,6 +113,18 @@ def opened_run_dir(path: Path, name: str = "test") -> Iterator[RunDir]:
         yield run_dir
 
 
+def now_of(parts: Parts, run_dir: RunDir, generation: int, seed: int = 0) -> Now:
+    """A generation of a chain that has been run to its end with ``keep="all"``."""
+    chain = Chain.resume_or_start(
+        run_dir,
+        empty_model=lambda: parts.generator.empty_model(parts.setting.spec),
+        refined_skeleton=parts.mitigation.refiner.skeleton,
+        keep="all",
+        num_pools_needed=None,
+    )
+    return Now(generation, seed, parts.setting, chain)
+
+
 class FinishedChain:
     """A chain in a folder of its own that keeps all its models and pools, to be looked at; nothing is measured.
 
@@ -101,25 +133,26 @@ class FinishedChain:
         overrides: as on the command line.
         seed: of the chain.
         config_dir: folder of a user's own options.
+        store: another one, that chains share; ``None`` is one in the folder.
     """
 
-    def __init__(self, folder: Path, *overrides: str, seed: int = 0, config_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *overrides: str,
+        seed: int = 0,
+        config_dir: str | Path | None = None,
+        store: Path | None = None,
+    ) -> None:
         config = {**composed(*overrides, config_dir=config_dir), "metrics": {}, "seed": seed}
-        self.parts = parts_of(config, folder / "store")
+        self.parts = parts_of(config, folder / "store" if store is None else store)
         self.seed = seed
         with opened_run_dir(folder / "run") as self.run_dir:
             self.records: tuple[Record, ...] = run_generations(self.parts, seed, self.run_dir, keep="all")
 
     def now(self, generation: int) -> Now:
         """What the parts saw at a generation; ``now.chain.kept`` knows all pools."""
-        chain = Chain.resume_or_start(
-            self.run_dir,
-            empty_model=lambda t: self.parts.setting.generator_at(t).empty_model(self.parts.setting.spec),
-            refined_skeleton=self.parts.mitigation.refiner.skeleton,
-            keep="all",
-            num_pools_needed=None,
-        )
-        return Now(generation, self.seed, self.parts.setting, chain)
+        return now_of(self.parts, self.run_dir, generation, self.seed)
 
     def pool(self, generation: int) -> Pool:
         """The training pool of a generation."""

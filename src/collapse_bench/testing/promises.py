@@ -8,8 +8,10 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Literal
 
 import torch
@@ -18,19 +20,19 @@ from collapse_bench.analysis.lineage import load_ledger
 from collapse_bench.analysis.runs import Run
 from collapse_bench.cli.config import build, classes, conf_folders
 from collapse_bench.datasets.base import Dataset
-from collapse_bench.errors import ConfigError
+from collapse_bench.errors import CombinationError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators.base import Model
-from collapse_bench.loop import run_generations
+from collapse_bench.loop import Parts, run_generations
 from collapse_bench.metrics.base import Estimate, GenerativeMetric
 from collapse_bench.metrics.image_set import ImageSet
 from collapse_bench.now import Now
 from collapse_bench.pool import Pool
 from collapse_bench.records import Record
 from collapse_bench.store import Store
-from collapse_bench.testing.chains import FinishedChain, composed, opened_run_dir, parts_of
+from collapse_bench.testing.chains import assemble_config, composed, now_of, opened_run_dir, parts_of
 from collapse_bench.testing.image_sets import FIVE_CLASSES
-from collapse_bench.testing.weighing import with_garbage
+from collapse_bench.testing.witness import GarbledRegime, with_noise_held_out, witnessed
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,12 @@ def run_tiny(
 
 
 def refusal_of(folder: Path, *overrides: str, config_dir: str | Path | None = None) -> str | None:
-    """Why parts do not go together; ``None`` if they do."""
+    """Why parts do not go together, which is a ``CombinationError`` that says so; ``None`` if they do."""
     config = composed(*overrides, config_dir=config_dir)
     try:
         parts_of(config, folder / "store")
-    except ConfigError as error:
-        return str(error)
+    except CombinationError as error:
+        return str(error) or "nothing is said"
     return None
 
 
@@ -173,75 +175,154 @@ def gives_the_same_again(folder: Path, *overrides: str, config_dir: str | Path |
     assert [record.deterministic for record in first] == [record.deterministic for record in again]
 
 
-def weights_in(chain: FinishedChain, option: Option, pool: Pool, folder: Path, *overrides: str) -> torch.Tensor:
-    """Weights of a pool at generation 1 of a chain, and gates where there are some, one row each.
+# Of mitigations, in a tiny chain
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A tiny chain with a mitigation that was watched while it ran; several promises look at it.
 
     Args:
-        chain: finished; the weigher learns on what it left behind.
-        option: of the group mitigation.
-        pool: to weigh.
-        folder: of a store.
-        overrides: of the chain.
+        folder: the run is in ``folder / "run"``; all its models and pools are kept.
+        config: what was run.
+        parts: the same, built.
+        records: of the chain.
     """
-    parts = parts_of(option.composed(*overrides), folder / "store")
-    now = Now(1, chain.seed, parts.setting, chain.now(1).chain)
-    weights = parts.mitigation.weigher.weigh(pool.visible(), now)
-    assert weights.shape == (len(pool),), "one weight per image"
-    assert weights.dtype == torch.float64
-    assert bool((weights >= 0).all()), "no weight is negative"
-    assert bool(weights.isfinite().all()), "every weight is a number"
-    gate = parts.mitigation.weigher.gate(pool.visible(), now)
-    return torch.stack([weights, weights if gate is None else gate])
+
+    folder: Path
+    config: dict[str, Any]
+    parts: Parts
+    records: tuple[Record, ...]
+
+    def pool(self, generation: int) -> Pool:
+        """What a generation handed on."""
+        return Pool.load(self.folder / "run" / f"gen_{generation:03d}" / "kept.safetensors")
+
+    def now(self, generation: int) -> Now:
+        """A generation, after the whole chain."""
+        with opened_run_dir(self.folder / "run") as run_dir:
+            return now_of(self.parts, run_dir, generation)
 
 
-def looks_at_no_hidden_column(chain: FinishedChain, option: Option, folder: Path, *overrides: str) -> None:
-    """Garbage in the columns that the regime declares lost changes no weight.
+_FOLDER = TemporaryDirectory()  # of all trials, and the one store that they share; gone at exit
+_STORE = Path(_FOLDER.name) / "store"
+
+
+@cache
+def tried(option: Option, *overrides: str, measured: bool = True) -> Trial:
+    """The trial of a mitigation: run once, however many promises ask for it.
+
+    Its slots must leave what they are given as it is, and its weights must be weights.
 
     Args:
-        chain: finished, under a regime that hides the origin of images.
         option: of the group mitigation.
-        folder: of a store.
         overrides: of the chain.
+        measured: whether there are scores.
+
+    Raises:
+        CombinationError: if it does not go with the regime.
+        AssertionError: if it changes what it is given.
     """
-    pool = chain.pool(1)
-    assert pool.hidden, "this regime hides nothing"
-    both = [weights_in(chain, option, one, folder, *overrides) for one in (pool, with_garbage(pool))]
-    assert torch.equal(*both), f"{option.name} looks at a hidden column of its pool"
+    config = option.composed(*overrides)
+    if not measured:
+        config["metrics"] = {}
+    parts = parts_of(config, _STORE)
+    folder = Path(mkdtemp(prefix=f"{option.name}-", dir=_FOLDER.name))
+    with opened_run_dir(folder / "run") as run_dir:
+        watched = replace(parts, mitigation=witnessed(parts.mitigation))
+        return Trial(folder, config, parts, run_generations(watched, 0, run_dir, "all"))
 
 
-def looks_at_no_untrusted_real_image(chain: FinishedChain, option: Option, folder: Path, *overrides: str) -> None:
+def kept_images_are_what_their_seeds_give(trial: Trial) -> None:
+    """What the last generation kept is, pixel by pixel, what its model makes of the recorded seeds.
+
+    A grey level may be rounded the other way, because images are made in other batches. A curator that says so
+    (``changes_images``) may hand on other pixels.
+    """
+    last = trial.records[-1].generation
+    kept, mitigation = trial.pool(last), trial.parts.mitigation
+    sampler = mitigation.steering.steer_sampling(trial.parts.sampler, last)
+    model = trial.now(last).chain.model
+    assert isinstance(model, Model)
+    images, labels = sampler.sample(model, kept.seed)
+    if trial.parts.setting.labels is None:
+        assert torch.equal(labels, kept.labels), "a kept image has another condition than its seed gives"
+    differences = (images.double() - kept.images.double()).abs()
+    if mitigation.curator.changes_images:
+        assert bool((differences > 1).any()), "a curator that changes no image says so: changes_images = False"
+    else:
+        assert bool((differences <= 1).all()), "kept images are not what their seeds give: set changes_images = True"
+
+
+def gives_the_same_whatever_is_held_out(trial: Trial) -> None:
+    """A second chain has the same models and pools, bit for bit.
+
+    It is measured against noise, reuses nothing of the first one, and finds torch's global random state elsewhere.
+    """
+    data = build(trial.config["dataset"], "dataset").load()
+    parts = assemble_config({**trial.config, "metrics": {}}, with_noise_held_out(data), _STORE)
+    torch.manual_seed(int(trial.records[-1].seed) + 1)
+    with TemporaryDirectory() as store:
+        setting = replace(parts.setting, store=Store(Path(store)))
+        _has_the_same_models_and_pools(trial, replace(parts, setting=setting))
+
+
+def looks_at_no_hidden_column(trial: Trial) -> None:
+    """Garbage in the columns that the regime declares lost changes no model and no pool.
+
+    Args:
+        trial: under a regime that hides the origin of images.
+    """
+    parts = parts_of({**trial.config, "metrics": {}}, _STORE)
+    assert parts.regime.hidden, "this regime hides nothing"
+    _has_the_same_models_and_pools(trial, replace(parts, regime=GarbledRegime(parts.regime)))
+
+
+def _has_the_same_models_and_pools(trial: Trial, parts: Parts) -> None:
+    with TemporaryDirectory() as folder:
+        with opened_run_dir(Path(folder) / "run") as run_dir:
+            run_generations(parts, trial.records[-1].seed, run_dir, "all")
+        for record in trial.records:
+            name = f"gen_{record.generation:03d}"
+            both = [path / "run" / name for path in (trial.folder, Path(folder))]
+            files = [sorted(path.name for path in generation.glob("*.safetensors")) for generation in both]
+            assert files[0] == files[1]
+            for file in files[0]:
+                assert (both[0] / file).read_bytes() == (both[1] / file).read_bytes(), f"another {name}/{file}"
+
+
+def looks_at_no_untrusted_real_image(trial: Trial) -> None:
     """Noise in place of the real pool changes no decision: beside the training pool only trusted images are looked at.
 
     Args:
-        chain: finished, under a regime that hides the origin of images.
-        option: of the group mitigation.
-        folder: of a store.
-        overrides: of the chain.
+        trial: under a regime that trusts some real images only.
     """
-    pool, before = chain.pool(1), chain.now(1).chain
-    assert len(chain.parts.setting.trusted) < len(chain.parts.setting.real), "this regime trusts all real images"
+    now = trial.now(1)
+    setting, mitigation = now.setting, trial.parts.mitigation
+    assert len(setting.trusted) < len(setting.real), "this regime trusts all real images"
+    pool = trial.parts.regime.mix(now)
 
     def noise(real: Pool) -> Pool:
         rng = torch.Generator().manual_seed(1)
         images = torch.randint(0, 256, real.images.shape, generator=rng).to(real.images.dtype)
-        return dataclasses.replace(real, images=images, labels=real.labels.flip(0), image_id=real.image_id.flip(0))
-
-    parts = parts_of(option.composed(*overrides), folder / "store")
-    nothing = Store(folder, enabled=False)  # what is learnt from other images is then another thing
+        return replace(real, images=images, labels=real.labels.flip(0), image_id=real.image_id.flip(0))
 
     def decisions(real: Pool) -> Mapping[str, torch.Tensor]:
-        now = Now(1, chain.seed, dataclasses.replace(parts.setting, real=real, store=nothing), before)
-        weights = parts.mitigation.weigher.weigh(pool.visible(), now)
-        gate = parts.mitigation.weigher.gate(pool.visible(), now)
-        assert isinstance(before.fitted, Model)
-        model = parts.mitigation.refiner.refine(before.fitted, pool, now)
-        kept = parts.mitigation.curator.curate(parts.sampler.stream(model, now, 20), 20, now)
+        # Without a store: what is learnt from other images is then another thing.
+        nothing = Store(trial.folder, enabled=False)
+        now = Now(1, trial.records[-1].seed, replace(setting, real=real, store=nothing), trial.now(1).chain)
+        weights = mitigation.weigher.weigh(pool.visible(), now)
+        gate = mitigation.weigher.gate(pool.visible(), now)
+        fitted = now.chain.fitted
+        assert isinstance(fitted, Model)
+        model = mitigation.refiner.refine(fitted, pool, now)
+        kept = mitigation.curator.curate(setting.sampler_at(1).stream(model, now, 20), 20, now)
         own = {"weights": weights, "gate": weights if gate is None else gate, "kept": kept.seed, "images": kept.images}
         return {**own, **model.state_dict()}
 
-    true, garbage = decisions(parts.setting.real), decisions(noise(parts.setting.real))
+    true, garbage = decisions(setting.real), decisions(noise(setting.real))
     for what in true:
-        assert torch.equal(true[what], garbage[what]), f"{option.name} looks at untrusted real images: {what}"
+        assert torch.equal(true[what], garbage[what]), f"the mitigation looks at untrusted real images: {what}"
 
 
 # Of data sets
