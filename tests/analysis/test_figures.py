@@ -202,6 +202,16 @@ def test_a_mitigation_is_shown_beside_the_same_regime_without_it(families):
     np.testing.assert_allclose(np.asarray(dashed[0].get_ydata(), dtype=float), expected)
 
 
+def test_a_mitigation_is_shown_beside_the_arm_of_its_own_settings(chain):
+    runs = [
+        chain({"fid": [1.0, end]}, mitigation=mitigation, settings={"budget.num_steps": steps})
+        for steps, mitigation, end in ((100, "control", 5.0), (300, "control", 2.0), (300, "neon", 3.0))
+    ]
+    panel = plot_arm_curves(runs, "fid").axes[-1]
+    dashed = [line for line in panel.lines if line.get_linewidth() == 1.2 and line.get_label() != FLOOR]
+    assert [list(line.get_ydata()) for line in dashed] == [[1.0, 2.0]]
+
+
 def test_one_arm_that_is_far_off_does_not_flatten_the_others(chain):
     regimes = [f"regime_{i}" for i in range(9)]
     runs = [chain({"fid": [1.0, 1.0 + 0.1 * i]}, regime=regime) for i, regime in enumerate(regimes)]

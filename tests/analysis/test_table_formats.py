@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from collapse_bench.analysis.formats import escape_latex, to_latex
 from collapse_bench.analysis.runs import find_runs, group_by_dataset, load_run
 from collapse_bench.analysis.statistics import summarize
 from collapse_bench.analysis.tables import (
     arm_table,
-    escape_latex,
     format_arm_table,
     summary_frame,
-    to_latex,
     verdict_matrix,
     verdict_table,
 )

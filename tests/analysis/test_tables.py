@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from collapse_bench.analysis.formats import to_html, to_markdown, to_text
 from collapse_bench.analysis.ranking import rank
 from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run
 from collapse_bench.analysis.statistics import SeedInterval
@@ -23,9 +24,6 @@ from collapse_bench.analysis.tables import (
     paired_table,
     resource_table,
     sensitivity_table,
-    to_html,
-    to_markdown,
-    to_text,
     verdict_gaps,
     verdict_rules,
     verdict_table,

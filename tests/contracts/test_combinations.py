@@ -108,10 +108,7 @@ def test_what_is_learnt_once_is_metered_once(whole: Whole) -> None:
     assert metered == list(whole.pair.learnt)
 
 
-def test_what_is_learnt_once_is_trained_once(whole: Whole, request: pytest.FixtureRequest) -> None:
-    if whole.pair is STEERED:
-        reason = "the verifier's samples come from the steered sampler: it is trained per generation"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_what_is_learnt_once_is_trained_once(whole: Whole) -> None:
     assert whole.num_trained == sum(name != "watermark" for name in whole.pair.learnt)
 
 
@@ -137,7 +134,6 @@ def test_where_one_of_them_does_nothing_the_chain_is_that_of_the_other(pair: Pai
             assert_equal_pools(*(chain.now(1).chain.kept(t) for chain in chains))
 
 
-@pytest.mark.xfail(strict=True, reason="the fingerprint of a SIMS pair leaves omega out")
 def test_a_verifier_of_one_pair_of_networks_is_not_that_of_another_contrast(tmp_path: Path) -> None:
     sims = (*SMALL, "mitigation=[sims,verifier]", *CHEAP["sims"], *CHEAP["verifier"])
     strong = (*sims, "mitigation.refiner.omega=3", "budget.num_generations=0")

@@ -10,19 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from collapse_bench.analysis.comparing import does_nothing
 from collapse_bench.analysis.entries import Entry, find_entries, load_entry_runs
+from collapse_bench.analysis.formats import to_html, to_markdown, to_text
 from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, distance_from_best, rank
 from collapse_bench.analysis.runs import Run, better, group_by_arm, group_by_family
 from collapse_bench.analysis.statistics import SeedInterval, paired_difference
-from collapse_bench.analysis.tables import (
-    RANKED,
-    format_interval,
-    format_rank,
-    label,
-    refusals,
-    to_html,
-    to_markdown,
-    to_text,
-)
+from collapse_bench.analysis.tables import RANKED, format_interval, format_rank, label, refusals
 
 LEGEND = (
     "What each mitigation gains over doing nothing, which is the same regime and settings with mitigation=control: "

@@ -35,6 +35,7 @@ from collapse_bench.analysis.figures import (
     plot_standing,
     sample_rows,
 )
+from collapse_bench.analysis.formats import to_html
 from collapse_bench.analysis.ranking import BudgetClass, budget_classes, differing_entries
 from collapse_bench.analysis.runs import Run, config_differences, group_by_arm, headline, refused_arms
 from collapse_bench.analysis.tables import (
@@ -61,7 +62,6 @@ from collapse_bench.analysis.tables import (
     refusals,
     resource_table,
     sensitivity_table,
-    to_html,
     verdict_rules,
     verdict_table,
 )

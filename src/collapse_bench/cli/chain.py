@@ -22,8 +22,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+from collapse_bench.analysis.formats import to_text
 from collapse_bench.analysis.runs import load_run
-from collapse_bench.analysis.tables import format_generation_table, to_text
+from collapse_bench.analysis.tables import format_generation_table
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, chosen_options, classes, decides_numbers, flatten, resolve
 from collapse_bench.cli.loggers import RunLog

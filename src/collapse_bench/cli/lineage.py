@@ -21,6 +21,7 @@ def report_lineage(arguments: Sequence[str]) -> None:
     """
     options = _parser().parse_args(arguments)
     # After the command line is read, because pandas and matplotlib take seconds to load.
+    from collapse_bench.analysis.formats import to_text
     from collapse_bench.analysis.lineage import (
         fate_table,
         format_lineage_table,
@@ -29,7 +30,6 @@ def report_lineage(arguments: Sequence[str]) -> None:
         plot_lineage,
     )
     from collapse_bench.analysis.runs import load_run
-    from collapse_bench.analysis.tables import to_text
 
     run = load_run(options.run)
     table, ledger = lineage_table(run), load_ledger(run)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from collapse_bench.analysis.caveats import MAX_CAVEATS, caveats
+from collapse_bench.analysis.formats import escape_latex, to_latex, to_markdown, to_text
 from collapse_bench.analysis.runs import Run, group_by_arm, headline
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
@@ -16,7 +17,6 @@ from collapse_bench.analysis.tables import (
     VERDICT_LEGEND,
     arm_table,
     control_hint,
-    escape_latex,
     format_against_table,
     format_arm_table,
     format_curve_table,
@@ -27,9 +27,6 @@ from collapse_bench.analysis.tables import (
     paired_title,
     ranking_notes,
     refusals,
-    to_latex,
-    to_markdown,
-    to_text,
     verdict_gaps,
     verdict_table,
 )

@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from collapse_bench.analysis.formats import to_markdown, to_text
 from collapse_bench.analysis.sensitivity import overall, plot_sensitivity, shift_table, sight_table
-from collapse_bench.analysis.tables import to_markdown, to_text
 from collapse_bench.assembly import check_measures
 from collapse_bench.cli.chain import open_store
 from collapse_bench.cli.config import build, chosen_options, resolve

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from collapse_bench.analysis.comparing import NO_MITIGATION
+from collapse_bench.analysis.comparing import NO_MITIGATION, does_nothing
 from collapse_bench.analysis.runs import Run
 
 
@@ -40,18 +40,15 @@ def short_name(arm: str) -> str:
 
 
 def undone(arms: Mapping[str, Sequence[Run]], run: Run) -> str | None:
-    """The arm of the same regime in which nothing is done against collapse; ``None`` if there is none or it is it."""
-    if run.choices.get("mitigation") == "control":
+    """The arm that is the same but does nothing against collapse; ``None`` if there is none or it is it."""
+    if does_nothing(run):
         return None
-    return next((arm for arm, members in arms.items() if _differs_in_mitigation_only(members[0], run)), None)
+    same = run.settings_without("mitigation")
+    others = {arm: members[0] for arm, members in arms.items() if does_nothing(members[0])}
+    return next((arm for arm, other in others.items() if other.settings_without("mitigation") == same), None)
 
 
 def _family(run: Run) -> str:
     if run.choices.get("mitigation", "control") == "control":
         return NO_MITIGATION
     return f"{run.choices.get('regime', 'any regime')} with a mitigation"
-
-
-def _differs_in_mitigation_only(other: Run, run: Run) -> bool:
-    same = all(other.choices.get(group) == run.choices.get(group) for group in run.choices if group != "mitigation")
-    return same and other.choices.get("mitigation") == "control"
