@@ -47,7 +47,7 @@ def start_sweep(folder: Path, *arguments: str, **environment: str) -> subprocess
             **os.environ,
             "COLLAPSE_BENCH_CACHE": str(folder / "cache"),
             "COLUMNS": "200",
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
             "DEADLY_FOLDER": str(folder / "deadly"),
             **environment,
         },

@@ -3,9 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -17,6 +18,7 @@ from collapse_bench.cli.config import (
     conf_folders,
     own_conf_dir,
     parse_overrides,
+    resolve,
 )
 from collapse_bench.errors import CollapseBenchError, ConfigError
 
@@ -69,13 +71,44 @@ def _choices_of_the_run(arguments: Sequence[str]) -> list[str]:
 
 @hydra.main(config_path=conf_dir(), config_name="measure", version_base="1.3")
 def _measure(config: DictConfig) -> None:
-    # torch and Lightning take seconds to import, and --help needs neither.
-    from collapse_bench.cli.scoring import measure_run_or_samples
-
     try:
-        measure_run_or_samples(config)
+        _measure_run_or_samples(resolve(config))
     except CollapseBenchError as error:
         sys.exit(f"error: {error}")  # here, because Hydra prints a line of its own for every other exception
+
+
+def _measure_run_or_samples(config: Mapping[str, Any]) -> None:
+    _check(config)
+    # torch and Lightning take seconds to import, and --help needs neither.
+    from rich.console import Console
+
+    from collapse_bench.cli.foreign import measure_samples
+    from collapse_bench.cli.remeasuring import measure_run
+
+    if config["run"] is not None:
+        measure_run(Path(config["run"]).expanduser(), config, Console())
+    else:
+        measure_samples(Path(config["samples"]).expanduser(), config, Console())
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    for key in ("run", "samples", "out"):
+        if not isinstance(config[key], str | None):
+            raise ConfigError(f"{key} must be a path, got {config[key]!r}; put it into quotes within quotes")
+    if not isinstance(config["num_floor_splits"], int) or config["num_floor_splits"] < 2:
+        raise ConfigError(f"num_floor_splits must be a whole number of at least 2, got {config['num_floor_splits']!r}")
+    if not isinstance(config["seed"], int) or not isinstance(config["trust"], bool):
+        raise ConfigError(f"seed must be int and trust bool, got {config['seed']!r} and {config['trust']!r}")
+    if (config["run"] is None) == (config["samples"] is None):
+        raise ConfigError(
+            f"{'neither' if config['run'] is None else 'both'} of run and samples given; give one of "
+            "run=FOLDER (a finished run) and samples=PATH (images that were made elsewhere)"
+        )
+    for group in ("dataset", "encoder", "metrics", "trainer"):
+        if not config.get(group):
+            raise ConfigError(f"{group} is empty; choose one of its options (see --help)")
+    if config["out"] is not None and Path(config["out"]).expanduser().is_dir():
+        raise ConfigError(f"out={config['out']} is a folder; name a file in it, such as scores.json")
 
 
 @hydra.main(config_path=conf_dir(), config_name="selftest", version_base="1.3")
