@@ -316,7 +316,9 @@ def looks_at_no_untrusted_real_image(trial: Trial) -> None:
         fitted = now.chain.fitted
         assert isinstance(fitted, Model)
         model = mitigation.refiner.refine(fitted, pool, now)
-        kept = mitigation.curator.curate(setting.sampler_at(1).stream(model, now, 20), 20, now)
+        kept = mitigation.curator.curate(
+            mitigation.steering.steer_sampling(trial.parts.sampler, 1).stream(model, now, 20), 20, now
+        )
         own = {"weights": weights, "gate": weights if gate is None else gate, "kept": kept.seed, "images": kept.images}
         return {**own, **model.state_dict()}
 
