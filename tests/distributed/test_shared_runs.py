@@ -204,7 +204,7 @@ def test_a_sweep_under_torchrun_is_written_and_shown_once(
     info = json.loads((runs["complete"] / "run.json").read_text())
     assert info["identity"]["trainer.num_processes"] == info["machine"]["num_processes"] == 2
     assert info["command"].startswith("torchrun --nproc_per_node=2 -m collapse_bench.cli.run -m trainer=ddp")
-    assert (runs["complete"] / "figures" / "curves.png").stat().st_size > 10_000
+    assert (runs["complete"] / "real_grid.npy").exists()
     # Both chains begin with the same generation 0.
     assert re.findall(r"^generation (\d) committed", process.stdout, flags=re.MULTILINE) == ["0", "1", "0"]
     assert process.stdout.count("run folder: ") == 1
