@@ -130,6 +130,7 @@ def test_a_sweep_leaves_one_complete_folder_per_run(sweep: tuple[Path, subproces
     for run in runs:
         assert json.loads((run / "status.json").read_text())["state"] == "complete"
         assert not (run / "figures").exists()  # collapse-report draws those of a sweep
+    assert "the sweep of 4 is done; to compare its runs: collapse-report runs\n" in process.stdout
     assert process.stdout.count("real-vs-real floor") >= 4
     assert len(re.findall(r"seed [01], \d+ k parameters", process.stdout)) == 4
 

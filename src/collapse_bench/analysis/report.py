@@ -23,6 +23,7 @@ from collapse_bench.analysis.figures import (
     arms_by_pools,
     has_class_shares,
     last_sample_rows,
+    measured,
     montage,
     plot_against,
     plot_arm_curves,
@@ -222,12 +223,13 @@ def _scores(
 def _curves(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dict[str, object]:
     many = len(arms) > MAX_CURVES
     pictures: dict[str, Picture] = {}
-    for metric in headline(runs):
+    drawn = measured(runs, None)
+    for metric in drawn:
         figure = plot_arm_curves(runs, metric) if many else plot_curves(runs, [metric], legend=False)
         words = f"{label(metric)} over generations, {direction(runs, metric)}"
         beside = "a small panel per arm" if many else "a curve per arm"
         pictures[metric] = _as_svg(figure, f"{words}: {beside}, and the real-vs-real floor")
-    shown = [metric for metric in headline(runs) if metric in _OPEN] if many else list(pictures)
+    shown = [metric for metric in drawn if metric in _OPEN] if many else list(pictures)
     legend = "Legend: the arms, and the real-vs-real floor as a dashed line"
     return {
         "legend": None if many else _as_svg(plot_legend(runs), legend),
@@ -235,6 +237,7 @@ def _curves(runs: Sequence[Run], arms: Mapping[str, Sequence[Run]]) -> dict[str,
         "other_curves": [
             (label(metric), picture) for metric, picture in pictures.items() if shown and metric not in shown
         ],
+        "not_drawn": ", ".join(label(metric) for metric in headline(runs) if metric not in drawn),
         "curve_tables": [(label(metric), to_html(format_curve_table(runs, metric))) for metric in headline(runs)],
     }
 

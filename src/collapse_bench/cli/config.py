@@ -439,15 +439,18 @@ def classes(node: Any, path: str = "") -> dict[str, type]:
 
 
 def _locate(target: str, path: str) -> type:
-    from hydra.utils import get_class
-
+    module, _, name = str(target).rpartition(".")
+    no_class = f"{path}._target_={target}: there is no such class"
     try:
-        return get_class(target)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        module = str(target).partition(".")[0]
-        remedy = "" if _is_importable(module) else f"; install {module}, or name its folder: PYTHONPATH=FOLDER"
-        raise ConfigError(f"{path}._target_={target}: there is no such class ({reason}){remedy}") from error
+        members = vars(importlib.import_module(module))
+    except Exception as error:  # importing runs whatever the module does
+        package = module.partition(".")[0]
+        remedy = "" if _is_importable(package) else f"; install {package}, or name its folder: PYTHONPATH=FOLDER"
+        raise ConfigError(f"{no_class} ({type(error).__name__}: {' '.join(str(error).split())}){remedy}") from error
+    if not isinstance(found := members.get(name), type):
+        near = difflib.get_close_matches(name, [key for key, value in members.items() if isinstance(value, type)], n=1)
+        raise ConfigError(f"{no_class} in {module}" + (f"; did you mean {near[0]}?" if near else ""))
+    return found
 
 
 def refuse_foreign_code(node: Any, file: Path, remedy: str) -> None:

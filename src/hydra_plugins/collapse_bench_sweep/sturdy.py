@@ -3,6 +3,8 @@
 ``collapse_bench.cli.sweep.SturdySweep`` puts them there. Hydra finds plugins in this namespace alone.
 """
 
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from collapse_bench.cli.config import speaks
 from collapse_bench.errors import SweepError
 from collapse_bench.sheet import Cell, Sheet, add_cells, in_short, read_sheet, start_sheet, unfinished
 
@@ -59,6 +62,7 @@ class SturdySweeper(Sweeper):
             raise
         self._check(None)
         self._show_best()
+        self._say_what_is_next()
         return returned
 
     def _show_best(self) -> None:
@@ -69,6 +73,13 @@ class SturdySweeper(Sweeper):
             print(
                 f"best of {len(read_sheet(self._sheet).cells)}: {best} (objective {results.best_value:.4g})  [{file}]"
             )
+
+    def _say_what_is_next(self) -> None:
+        cells = read_sheet(self._sheet).cells
+        folders = {Path(cell.run_dir).parent for cell in cells if cell.run_dir}
+        if speaks() and len(folders) == 1:
+            folder = shlex.quote(os.path.relpath(folders.pop()))
+            print(f"the sweep of {len(cells)} is done; to compare its runs: collapse-report {folder}")
 
     def _started(self) -> str | None:
         return read_sheet(self._sheet).started if self._sheet.exists() else None

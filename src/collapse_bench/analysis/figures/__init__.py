@@ -23,7 +23,7 @@ from collapse_bench.analysis.figures.samples import (
     sample_rows,
 )
 from collapse_bench.analysis.figures.standing import plot_scoreboard, plot_standing
-from collapse_bench.analysis.figures.style import OKABE_ITO
+from collapse_bench.analysis.figures.style import OKABE_ITO, measured
 
 __all__ = [
     "MAX_CURVES",
@@ -34,6 +34,7 @@ __all__ = [
     "has_class_shares",
     "highest_class_share",
     "last_sample_rows",
+    "measured",
     "montage",
     "plot_against",
     "plot_arm_curves",

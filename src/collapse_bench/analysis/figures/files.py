@@ -64,10 +64,17 @@ def _of_each_arm(runs: Sequence[Run]) -> dict[str, Figure]:
         first = members[0]
         stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._=-]+', '_', arm)[:80]}_seed_{first.seed}"
         if first.records and first.has_images:
-            figures[f"samples_{stem}"] = plot_samples(first)
+            figures[f"samples_{stem}"] = _titled(plot_samples(first), f"Samples: {arm}, seed {first.seed}")
         if has_class_shares(first):
-            figures[f"class_shares_{stem}"] = plot_class_shares(first, highest=highest)
+            shares = plot_class_shares(first, highest=highest)
+            figures[f"class_shares_{stem}"] = _titled(shares, f"Class shares in %: {arm}, seed {first.seed}")
     return figures
+
+
+def _titled(figure: Figure, title: str) -> Figure:
+    """What a page says beside a figure, for one that is a file."""
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return figure
 
 
 def _of_all_arms(runs: Sequence[Run]) -> dict[str, Figure]:

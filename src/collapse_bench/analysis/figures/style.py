@@ -1,5 +1,6 @@
 """What all figures share: colours, dashes and markers, the floor, labels that do not overlap, small multiples."""
 
+import difflib
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,17 +49,26 @@ def line_styles() -> Iterator[dict[str, Any]]:
 
 
 def measured(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
-    """The metrics to draw: those given, or the headline metrics that the runs have.
+    """The metrics to draw: those given, or the headline metrics that the runs have and that are not always 0.
 
     Raises:
         RunDirError: if one of them was not measured.
     """
-    names = list(metrics) if metrics is not None else headline(runs)
+    shown = headline(runs)
+    names = list(metrics) if metrics is not None else [name for name in shown if not always_zero(runs, name)] or shown
     known = {name for run in runs for name in run.metrics}
     missing = [name for name in names if name not in known]
     if missing or not names:
-        raise RunDirError(f"{runs[0].path}: not measured: {', '.join(missing) or 'anything'}")
+        near = difflib.get_close_matches(missing[0], known, n=1) if missing else []
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise RunDirError(f"{runs[0].path}: not measured: {', '.join(missing) or 'anything'}{hint}")
     return names
+
+
+def always_zero(runs: Sequence[Run], metric: str) -> bool:
+    """Whether a metric is 0 for fresh samples of every generation of every run, and its floor too: nothing to draw."""
+    values = [run.value(t, metric) for run in runs for t in range(len(run.records))]
+    return bool(values) and not any([*values, *(run.floor(metric) for run in runs if run.records)])
 
 
 def small_multiples(
