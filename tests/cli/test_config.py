@@ -10,7 +10,10 @@ from collapse_bench.errors import ConfigError
     ("target", "says"),
     [
         ("collapse_bench.regimes.replace.Replac", r"in collapse_bench\.regimes\.replace; did you mean Replace\?"),
-        ("collapse_bench.regimes.replce.Replace", r"ModuleNotFoundError: No module named 'collapse_bench\.regimes\.rep"),
+        (
+            "collapse_bench.regimes.replce.Replace",
+            r"ModuleNotFoundError: No module named 'collapse_bench\.regimes\.rep",
+        ),
         ("nowhere.Part", r"No module named 'nowhere'\); install nowhere, or name its folder: PYTHONPATH=FOLDER"),
         ("collapse_bench.regimes.base.abstractmethod", r"there is no such class in collapse_bench\.regimes\.base"),
     ],

@@ -117,7 +117,7 @@ def now_of(parts: Parts, run_dir: RunDir, generation: int, seed: int = 0) -> Now
     """A generation of a chain that has been run to its end with ``keep="all"``."""
     chain = Chain.resume_or_start(
         run_dir,
-        empty_model=lambda: parts.generator.empty_model(parts.setting.spec),
+        empty_model=lambda t: parts.setting.generator_at(t).empty_model(parts.setting.spec),
         refined_skeleton=parts.mitigation.refiner.skeleton,
         keep="all",
         num_pools_needed=None,

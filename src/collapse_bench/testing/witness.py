@@ -17,6 +17,7 @@ from collapse_bench.pool import PROVENANCE, Pool, VisiblePool
 from collapse_bench.regimes.base import Regime
 from collapse_bench.samplers.base import Draw
 from collapse_bench.testing.weighing import with_garbage
+from collapse_bench.types import Budget
 
 
 def witnessed(mitigation: Mitigation) -> Mitigation:
@@ -144,6 +145,10 @@ class GarbledRegime(Regime):
     def num_pools_needed(self) -> int | None:
         """That of the regime."""
         return self.regime.num_pools_needed
+
+    def trusted(self, real: Pool, budget: Budget, seed: int) -> Pool:
+        """Those of the regime."""
+        return self.regime.trusted(real, budget, seed)
 
     def start(self, now: Now) -> Pool:
         """The garbled pool of generation 0."""
