@@ -38,7 +38,9 @@ def test_what_is_learnt_once_cannot_become_another_thing(tmp_path: Path) -> None
 def test_a_generation_that_is_looked_at_again_may_learn_another_thing(tmp_path: Path) -> None:
     now = Bench(tmp_path, points(1, 2)).now
     learn(now, 0)
-    learn(Now(0, 0, now.setting, after(now, 1).chain), 1)
+    again = Now(0, 0, now.setting, after(now, 1).chain)
+    learn(again, 1)
+    assert again.spent.artefact_keys != now.spent.artefact_keys
 
 
 def test_a_generation_on_a_gpu_says_what_its_own_tensors_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

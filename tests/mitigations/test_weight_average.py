@@ -50,6 +50,6 @@ def test_rates_outside_the_range_are_refused(rate: float) -> None:
 
 
 def test_a_warm_start_that_steering_makes_will_do(tmp_path: Path) -> None:
-    parts_of(
-        composed(*TINY, *TINY_FLOW, "generator.start=scratch", "mitigation=[weight_average,warm_small_step]"), tmp_path
-    )
+    mitigations = "mitigation=[weight_average,warm_small_step]"
+    parts = parts_of(composed(*TINY, *TINY_FLOW, "generator.start=scratch", mitigations), tmp_path)
+    assert parts.setting.generator_at(1).start == "warm"

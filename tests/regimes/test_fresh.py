@@ -46,7 +46,12 @@ def test_deciding_parts_know_the_images_of_generation_0_and_none_that_arrive_lat
     for seed in (0, 1):
         chain = FinishedChain(tmp_path / str(seed), *FRESH, "regime.num_initial=10", seed=seed)
         assert chain.parts.setting.trusted.image_id.tolist() == real_ids(chain, 0)
-    verifier = ("mitigation=verifier", "mitigation.curator.discriminator.num_steps=4", "budget.num_generations=1")
+    verifier = (
+        "mitigation=verifier",
+        "generator.conditional=true",
+        "mitigation.curator.discriminator.num_steps=4",
+        "budget.num_generations=1",
+    )
     tiny = (*TINY, *TINY_FLOW, *verifier, "regime=fresh", "regime.num_initial=32")
     chain = FinishedChain(tmp_path / "verified", *tiny, seed=1)
     spent = chain.records[0].spent
@@ -66,7 +71,14 @@ def test_what_deciding_parts_know_is_a_matter_of_the_seed_that_runs(tmp_path: Pa
 
 
 def test_more_real_images_than_have_arrived_are_refused(tmp_path: Path) -> None:
-    cell = (*TINY, *TINY_FLOW, "regime=fresh", "mitigation=verifier", "mitigation.curator.num_real=33")
+    cell = (
+        *TINY,
+        *TINY_FLOW,
+        "regime=fresh",
+        "mitigation=verifier",
+        "generator.conditional=true",
+        "mitigation.curator.num_real=33",
+    )
     with pytest.raises(ConfigError, match="looks at 33 real images, and 32 are known to be real"):
         parts_of(composed(*cell), tmp_path)
 
