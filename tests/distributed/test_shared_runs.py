@@ -111,7 +111,11 @@ def test_a_chain_of_two_processes_spends_what_one_does_and_learns_the_same(
     name: str, done: Path, alone: Mapping[str, list[dict[str, Any]]]
 ) -> None:
     for ours, theirs in zip(alone[name], noted(done, name), strict=True):
-        assert theirs["spent"] == ours["spent"]
+        # An artefact's key is the hash of the model that it judges, last digits included.
+        spent = [
+            {**record["spent"], "artefact_keys": list(record["spent"]["artefact_keys"])} for record in (ours, theirs)
+        ]
+        assert spent[0] == spent[1]
         assert theirs["train_pool"] == ours["train_pool"]
         assert [step for step, _ in theirs["losses"]] == [step for step, _ in ours["losses"]]
     # Rounding grows from generation to generation; the first one has none behind it.
