@@ -15,7 +15,7 @@ from collapse_bench.testing import assert_equal_pools
 
 SMALL = (
     *(override for override in TINY if not override.startswith("encoder.")),
-    *(*TINY_FLOW, "encoder=pixels", "metrics=features", "regime=augment"),
+    *(*TINY_FLOW, "generator.conditional=true", "encoder=pixels", "metrics=features", "regime=augment"),
 )
 CHEAP = {**TINY_OPTION, "verifier": (*TINY_OPTION["verifier"], "mitigation.curator.candidates_per_kept=2")}
 
