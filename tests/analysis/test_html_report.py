@@ -180,6 +180,7 @@ def test_runs_without_pictures_or_classes_still_have_a_page(make_run, tmp_path):
     page = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
     parsed = Page(page)
     assert not {"Samples", "Class shares"} & set(parsed.headings)
+    assert 'href="#samples"' not in page  # nor does the summary speak of them
     # The legend, the two curves and the pools: one arm is not compared with itself.
     assert len(parsed.images) == 1 + 2 + 1
 

@@ -189,7 +189,7 @@ def _findings(
         "ranking": findings.standing_finding(runs, across_budgets=across_budgets),
         "curves": findings.curve_finding(runs, scores),
         "verdicts": findings.verdict_finding(verdicts),
-        "samples": findings.sample_finding(runs, scores),
+        "samples": findings.sample_finding(runs, scores) if any(run.has_images for run in runs) else "",
         "classes": findings.class_finding(runs),
         "pools": findings.pool_finding(runs),
         "resources": findings.resource_finding(runs),
