@@ -183,7 +183,7 @@ def storages(root: object) -> set[int]:
 
 
 def test_nothing_but_the_measuring_side_can_look_at_held_out_images(tmp_path: Path) -> None:
-    config = composed(*TINY, *TINY_FLOW, "mitigation=confidence")
+    config = composed(*TINY, *TINY_FLOW, "mitigation=confidence", "labels=classifier")
     data = build(config["dataset"], "dataset").load()
     images = (data.held_out.reference.images, data.held_out.control.images)
     guarded = GuardedHeldOut(data.held_out.reference, data.held_out.control)
