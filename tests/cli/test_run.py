@@ -40,6 +40,8 @@ def collapse_run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[s
         (["regime"], ["'regime' is not understood", "KEY=VALUE"]),
         (["+budgt.num_steps=3"], ["budgt.num_steps", "did you mean budget.num_steps?"]),
         (["seed=0,1"], ["-m"]),
+        (["-m", "experiment=suite/digits", "budgt.num_steps=3"], ["budgt.num_steps", "did you mean budget.num_steps?"]),
+        (["-m", "experiment=suite/digts"], ["did you mean suite/digits?"]),
         (["-m", "hydra/launcher=jobli"], ["hydra/launcher=jobli", "did you mean joblib?", "submitit_slurm"]),
         (["-m", "hydra/sweeper=optna"], ["hydra/sweeper=optna", "did you mean optuna?"]),
     ],

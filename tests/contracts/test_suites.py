@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from chains import TINY, composed, parts_of
@@ -29,9 +30,15 @@ def tiny(suite: str, cell: list[str]) -> list[str]:
     """The cell on a tiny budget, but for what it says of sizes itself, and on images that need no download."""
     said = {override.split("=")[0] for override in cell}
     smaller = ["regime.num_trusted=32"] if "regime.num_trusted" in said else []
-    dataset = composed(f"experiment=suite/{suite}")["dataset"]
-    offline = [] if dataset["name"] == "digits" else ["dataset=digits", "dataset.image_size=28"]
-    return [*offline, *(option for option in TINY if option.split("=")[0] not in said), *cell, *smaller]
+    config = composed(f"experiment=suite/{suite}")
+    offline = [] if config["dataset"]["name"] == "digits" else ["dataset=digits", "dataset.image_size=28"]
+    usual = (option.replace("encoder.pca.classifier", _classifier(config)) for option in TINY)
+    return [*offline, *(option for option in usual if option.split("=")[0] not in said), *cell, *smaller]
+
+
+def _classifier(config: dict[str, Any]) -> str:
+    """Where the options of the frozen classifier are."""
+    return "encoder.pca.classifier" if "pca" in config["encoder"] else "encoder.classifier"
 
 
 def cells_of(suite: str, *overrides: str) -> list[list[str]]:

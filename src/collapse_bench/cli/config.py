@@ -347,7 +347,11 @@ def _groups(config_name: str) -> list[str]:
 
 
 def _options(group: str, folders: Sequence[Path]) -> list[str]:
-    return sorted(p.stem for folder in folders for p in (folder / group).glob("*.yaml"))
+    """The options of a group, those in a folder of their own (``suite/digits``) last; nested groups are none."""
+    files = {file.relative_to(folder) for folder in folders for file in (folder / group).rglob("*.yaml")}
+    own = [file for file in files if file.parent.as_posix() == group or file.parent.as_posix() not in _NESTED_GROUPS]
+    names = [file.relative_to(group).with_suffix("").as_posix() for file in own]
+    return sorted(names, key=lambda name: ("/" in name, name))
 
 
 def _explain(message: str, overrides: Sequence[str], config_name: str, folders: Sequence[Path]) -> str:

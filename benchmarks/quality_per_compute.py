@@ -1,0 +1,100 @@
+"""Quality of generation 0 against seconds of training, per family: a table and a figure.
+
+    uv run collapse-run -m experiment=suite/quality_mnist dataset.root=data
+    uv run python benchmarks/quality_per_compute.py runs/suite_quality_mnist
+
+Reads the runs in a folder and writes ``quality.md`` and ``quality.png`` into it (or into ``--out``). Seconds are those
+of the fit, from the records, on the threads that the runs had; a fit that came from the store is refused, because its
+seconds are unknown.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from collapse_bench.analysis.figures import OKABE_ITO
+from collapse_bench.analysis.runs import Run, find_runs
+
+METRICS = {"fid": "FID", "precision": "precision", "recall": "recall"}
+MARKERS = "osD^v"
+
+
+def by_family(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by their generator, the shorter trainings first."""
+    families: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=steps_of):
+        if "fit" in run.records[0].spent.reused:
+            sys.exit(
+                f"{run.path}: its fit came from the store, so its seconds are unknown; run with cache.enabled=false"
+            )
+        families[str(run.choices["generator"])].append(run)
+    return dict(sorted(families.items()))
+
+
+def steps_of(run: Run) -> int:
+    """Gradient steps of generation 0."""
+    return int(run.settings["budget.num_steps_initial"])
+
+
+def seconds_of(run: Run) -> float:
+    """Seconds that the fit of generation 0 took."""
+    return run.records[0].spent.seconds["fit"]
+
+
+def table(families: Mapping[str, Sequence[Run]]) -> str:
+    """A row per run, in Markdown; the floor of each score is in the head."""
+    runs = [run for members in families.values() for run in members]
+    heads = [f"{name} (floor {runs[0].floor(metric):.3g})" for metric, name in METRICS.items()]
+    lines = [
+        " | ".join(["family", "parameters", "steps", "seconds", *heads]),
+        "|".join("---" for _ in range(4 + len(heads))),
+    ]
+    for family, members in families.items():
+        for run in members:
+            values = [f"{run.records[0].score(metric, 'model'):.3g}" for metric in METRICS]
+            parameters = f"{run.records[0].num_parameters:,}"
+            lines.append(
+                " | ".join([f"`{family}`", parameters, f"{steps_of(run):,}", f"{seconds_of(run):.0f}", *values])
+            )
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def figure_of(families: Mapping[str, Sequence[Run]]) -> Figure:
+    """A panel per score over seconds, a line per family, the real-vs-real floor dashed."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(METRICS))
+    for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
+        for (family, members), color, marker in zip(families.items(), OKABE_ITO, MARKERS, strict=False):
+            x = [seconds_of(run) for run in members]
+            y = [run.records[0].score(metric, "model") for run in members]
+            axes.plot(x, y, color=color, marker=marker, label=family)
+        axes.axhline(next(iter(families.values()))[0].floor(metric), color="#555555", linestyle="--", label="floor")
+        axes.set_xscale("log")
+        if metric == "fid":
+            axes.set_yscale("log")
+        axes.set_title(name)
+        axes.set_xlabel("seconds of training")
+        axes.grid(alpha=0.3)
+    panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, help="folder to write to (default: that of the runs)")
+    options = parser.parse_args()
+    families = by_family([run for run in find_runs(options.runs) if run.complete])
+    out = options.out or options.runs
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "quality.md").write_text(table(families), encoding="utf-8")
+    figure_of(families).savefig(out / "quality.png", dpi=150)
+    print(table(families))
+
+
+if __name__ == "__main__":
+    main()
