@@ -1,15 +1,13 @@
 """Every command in the README does what it says, on a smaller budget."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from chains import TINY, TINY_FLOW
+from commands import call
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -33,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, folder: Path, shared_data: Path | None) -> subprocess.CompletedProcess[str]:
+def on_a_smaller_budget(command: str, shared_data: Path) -> list[str]:
+    """A command and its arguments, with what makes it small."""
     program, *arguments = shlex.split(command)
-    module = {"collapse-run": "run", "collapse-measure": "measure", "collapse-report": "report"}[program]
     if program == "collapse-run" and "--help" not in arguments:
         arguments = [*arguments, "budget.num_generations=1", "trainer.num_threads=1"]
         if "experiment=gaussian" not in arguments:  # which is small, and has no classifier
@@ -52,15 +50,7 @@ def run(command: str, folder: Path, shared_data: Path | None) -> subprocess.Comp
             ["pca.classifier", "classifier"] if "encoder=[pca,classifier]" in arguments else ["pca.classifier"]
         )
         arguments = [*arguments, *(f"encoder.{name}.num_steps=5" for name in classifiers), "trainer.num_threads=1"]
-    code = f"import sys; from collapse_bench.cli.{module} import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder,
-        env={**os.environ, "COLLAPSE_BENCH_CACHE": str(folder / "cache"), "PYTHONWARNINGS": "default"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    return [program, *arguments]
 
 
 def test_the_two_commands_are_what_continuous_integration_runs() -> None:
@@ -78,7 +68,7 @@ def test_the_two_commands_are_what_continuous_integration_runs() -> None:
 def test_every_command_of_the_readme_runs(folder: Path, shared_data: Path) -> None:
     assert len(COMMANDS) >= 9
     for command in COMMANDS:
-        process = run(command, folder, shared_data)
+        process = call(*on_a_smaller_budget(command, shared_data), folder=folder)
         assert process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
         assert "Traceback" not in process.stderr, command
         assert process.stdout.strip(), command

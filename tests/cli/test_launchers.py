@@ -156,33 +156,6 @@ def test_a_run_of_another_process_is_waited_for_and_then_skipped(tmp_path: Path)
     assert set(computed(tmp_path).values()) == {1}
 
 
-TWO_THREADS = [
-    *("regime=replace,accumulate", "seed=0,1", "progress=false"),
-    *(option for option in TINY if not option.startswith("trainer.num_threads")),
-    *TINY_FLOW,
-]
-
-
-@pytest.fixture(scope="module")
-def of_the_basic_launcher(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
-    """The records of a sweep with two threads per run."""
-    folder = tmp_path_factory.mktemp("basic")
-    process = sweep(folder, *TWO_THREADS)
-    assert process.returncode == 0, process.stderr
-    assert len(records(folder)) == 4
-    return records(folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit", "ray"])
-def test_records_are_those_of_the_basic_launcher(
-    launcher: str, tmp_path: Path, of_the_basic_launcher: dict[str, list[dict]]
-) -> None:
-    process = sweep(tmp_path, *TWO_THREADS, *BY_LAUNCHER[launcher])
-    assert process.returncode == 0, process.stderr
-    assert records(tmp_path) == of_the_basic_launcher
-
-
 @pytest.mark.slow
 def test_ray_takes_up_a_run_whose_process_was_killed(tmp_path: Path, undisturbed: dict[str, list[dict]]) -> None:
     process = sweep(tmp_path, SEEDS, *DEADLY, *BY_LAUNCHER["ray"], DEADLY="kill=2", DEADLY_AFTER="2 0")
@@ -285,17 +258,45 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_page_on_sweeps_runs(command: str, tmp_path: Path) -> None:
+TUNES = [command for command in COMMANDS if "generator" in command or "tune_neon" in command]
+BASIC, *OTHERS = [command for command in COMMANDS if command not in TUNES]
+# With the number of threads that a run has by default: how many jobs there are at once must not change it.
+SMALLER = [o for o in (*TINY, *TINY_FLOW) if not o.startswith("trainer.num_threads")]
+
+
+def of_the_page(command: str, folder: Path, *more: str) -> dict[str, list[dict]]:
+    """The records of a command of the page on sweeps, on a tiny budget."""
     program, multirun, *arguments = shlex.split(command)
     assert (program, multirun) == ("collapse-run", "-m")
-    # The command is what is tested: where it is all the same, on the generator that fits in a moment.
-    tunes_a_network = "generator" in command or "tune_neon" in command
-    smaller = [*TINY, *TINY_FLOW] if tunes_a_network else TINY_GAUSSIAN
-    smaller = [*smaller, "budget.num_generations=1", "progress=false"]
-    if tunes_a_network:
-        smaller += ["hydra.sweeper.n_trials=2", *(NEON[:2] if "tune_neon" in command else [])]
-    process = sweep(tmp_path, *arguments, *smaller)
+    process = sweep(folder, *arguments, *SMALLER, "budget.num_generations=1", "progress=false", *more)
     assert process.returncode == 0, process.stderr
-    assert len(records(tmp_path)) == (2 if tunes_a_network else 6)
+    return records(folder)
+
+
+@pytest.fixture(scope="module")
+def of_the_basic_launcher(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
+    """The records of the page's first command."""
+    assert "launcher" not in BASIC
+    found = of_the_page(BASIC, tmp_path_factory.mktemp("basic"))
+    assert len(found) == 6
+    return found
+
+
+def test_the_page_has_a_command_for_every_launcher_that_runs_here() -> None:
+    for said in ("launcher=joblib ", "launcher=submitit_local ", "launcher=ray ", "cache.enabled=false"):
+        assert any(said in command for command in OTHERS), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", OTHERS)
+def test_every_command_of_the_page_has_the_records_of_the_basic_launcher(
+    command: str, tmp_path: Path, of_the_basic_launcher: dict[str, list[dict]]
+) -> None:
+    assert of_the_page(command, tmp_path) == of_the_basic_launcher
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TUNES)
+def test_every_command_of_the_page_that_tunes_runs(command: str, tmp_path: Path) -> None:
+    of_neon = NEON[:2] if "tune_neon" in command else []
+    assert len(of_the_page(command, tmp_path, "hydra.sweeper.n_trials=2", *of_neon)) == 2

@@ -5,8 +5,6 @@ import dataclasses
 import json
 import math
 import struct
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from chains import TINY_GAUSSIAN, composed
+from commands import call
 from rich.console import Console
 
 from collapse_bench.cli import loggers
@@ -303,13 +302,7 @@ def test_loggers_are_chosen_like_any_option() -> None:
 @pytest.mark.slow
 def test_every_run_of_a_sweep_has_its_own_log(tmp_path: Path) -> None:
     arguments = [*TINY_GAUSSIAN, "seed=0,1", "logger=[csv,wandb]", "logger.wandb.mode=offline", "progress=false"]
-    process = subprocess.run(
-        [sys.executable, "-m", "collapse_bench.cli.run", "-m", *arguments, f"cache.root={tmp_path / 'cache'}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=300,
-    )
+    process = call("collapse-run", "-m", *arguments, folder=tmp_path)
     assert process.returncode == 0, process.stderr
     assert "warning" not in process.stderr.lower(), process.stderr
     runs = sorted((tmp_path / "runs").glob("gaussian-*"))

@@ -1,11 +1,8 @@
-import contextlib
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import call
 from PIL import Image
 
-from collapse_bench.cli import measure, run
 from collapse_bench.cli.config import conf_dir
 from collapse_bench.datasets.digits import Digits
 from collapse_bench.fingerprint import fingerprint
@@ -38,52 +35,30 @@ TINY = (
 FEW = ("encoder=classifier", "encoder.classifier.num_steps=10", "trainer.num_threads=1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for the cache and for two runs of one chain: ``all`` keeps every model, ``last`` the last one."""
     folder = tmp_path_factory.mktemp("measure")
     for keep in ("all", "last"):
-        assert call(run.main, folder, *TINY, f"keep={keep}", f"run_dir={folder / keep}")[0] is None
+        process = call("collapse-run", *TINY, f"keep={keep}", f"run_dir={folder / keep}", folder=folder)
+        assert process.returncode == 0, process.stderr
     return folder
-
-
-def call(main: Callable[[], None], folder: Path, *arguments: str) -> tuple[str | None, str]:
-    """What a console script says: its error, if any, and what it prints."""
-    printed, error = io.StringIO(), None
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(sys, "argv", [main.__module__, *arguments])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        patch.setenv("COLLAPSE_BENCH_CACHE", str(folder / "cache"))
-        patch.setenv("COLUMNS", "400")
-        patch.chdir(folder)
-        try:
-            main()
-        except SystemExit as end:
-            error = str(end.code)
-    return error, printed.getvalue()
 
 
 def measured(folder: Path, *arguments: str) -> str:
     """What ``collapse-measure`` prints where it succeeds."""
-    error, printed = call(measure.main, folder, *arguments)
-    assert error is None
-    return printed
+    process = call("collapse-measure", *arguments, folder=folder, COLUMNS="400")
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def refused(folder: Path, *arguments: str) -> str:
     """Its error where it does not."""
-    error, _ = call(measure.main, folder, *arguments)
-    assert error is not None
-    assert error.startswith("error: ")
-    assert "Traceback" not in error
-    return error
+    process = call("collapse-measure", *arguments, folder=folder, COLUMNS="400")
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: ")
+    assert "Traceback" not in process.stderr
+    return process.stderr.rstrip("\n")
 
 
 def copied(folder: Path, to: Path, keep: str = "all") -> Path:

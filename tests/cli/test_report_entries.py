@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from chains import TINY_GAUSSIAN
+from commands import call
 
 from collapse_bench.analysis.archive import ARCHIVE, write_archive
 from collapse_bench.analysis.entries import ENTRY
@@ -26,8 +27,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a tiny sweep: a control and a mitigation of two slots, one seed."""
     folder = tmp_path_factory.mktemp("suite")
     sweep = ["mitigation=control,random_subset", "runs_dir=runs", "cache.enabled=false", "progress=false"]
-    command = [sys.executable, "-m", "collapse_bench.cli.run", "-m", *TINY_GAUSSIAN, *sweep]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    process = call("collapse-run", "-m", *TINY_GAUSSIAN, *sweep, folder=folder)
     assert process.returncode == 0, process.stderr
     return folder / "runs"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from chains import TINY_GAUSSIAN
+from commands import call
 
 from collapse_bench.cli.report import main
 from collapse_bench.ledger import IMAGES, TRAINED
@@ -16,9 +17,8 @@ from collapse_bench.ledger import IMAGES, TRAINED
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ``collapse-run``, which deletes old pools and models and keeps the ledger."""
     folder = tmp_path_factory.mktemp("lineage")
-    command = [sys.executable, "-m", "collapse_bench.cli.run", *TINY_GAUSSIAN, "regime=accumulate"]
-    options = ["mitigation=random_subset", "progress=false", "cache.enabled=false", f"run_dir={folder / 'mine'}"]
-    process = subprocess.run([*command, *options], capture_output=True, text=True, cwd=folder, timeout=300)
+    options = ["regime=accumulate", "mitigation=random_subset", "progress=false", "cache.enabled=false"]
+    process = call("collapse-run", *TINY_GAUSSIAN, *options, f"run_dir={folder / 'mine'}", folder=folder)
     assert process.returncode == 0, process.stderr
     return folder / "mine"
 

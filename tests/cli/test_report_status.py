@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from chains import TINY, TINY_FLOW, TINY_GAUSSIAN
+from commands import call
 
 from collapse_bench.cli.report import main
 from collapse_bench.sheet import read_sheets
@@ -19,8 +20,7 @@ OPTIONS = [*TINY_GAUSSIAN, "cache.enabled=false", "progress=false"]
 
 
 def run(folder: Path, *overrides: str) -> None:
-    command = [sys.executable, "-m", "collapse_bench.cli.run", *OPTIONS, *overrides]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    process = call("collapse-run", *OPTIONS, *overrides, folder=folder)
     assert process.returncode == 0, process.stderr
 
 

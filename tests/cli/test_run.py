@@ -1,7 +1,6 @@
-"""``collapse-run`` as a user meets it: in processes of its own, through the console script's own function."""
+"""``collapse-run`` as a user meets it."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,21 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chains import TINY, TINY_FLOW
+from commands import call
 from PIL import Image
 
 CHEAP = [*TINY, *TINY_FLOW, "progress=false"]
 
 
 def collapse_run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLLAPSE_BENCH_CACHE": str(folder / "cache"), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "collapse_bench.cli.run", *arguments, f"runs_dir={folder / 'runs'}"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=300,
-    )
+    return call("collapse-run", *arguments, f"runs_dir={folder / 'runs'}", folder=folder)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The documentation lists every option, builds without a warning, and loads nothing from elsewhere."""
 
 import importlib.util
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from types import ModuleType
 import pytest
 import yaml
 from chains import TINY, TINY_FLOW
+from commands import call
 
 from collapse_bench.cli.config import check_command_line
 
@@ -123,14 +123,7 @@ def test_the_commands_about_loggers_are_understood(command: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands("loggers.md"))
 def test_the_commands_about_loggers_run(command: str, tmp_path: Path) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "collapse_bench.cli.run", *shlex.split(command)[1:], *SMALL],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "COLLAPSE_BENCH_CACHE": str(tmp_path / "cache")},
-        timeout=600,
-    )
+    process = call(*shlex.split(command), *SMALL, folder=tmp_path)
     assert process.returncode == 0, process.stderr
     assert not process.stderr
     for name in re.findall(r"csv|tensorboard|wandb|mlflow", command.partition("logger=")[2].partition(" ")[0]):

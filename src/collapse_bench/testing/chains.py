@@ -78,7 +78,7 @@ def composed(*overrides: str, config_dir: str | Path | None = None) -> dict[str,
     return copy.deepcopy(_composed_of_ours(overrides, tuple(os.environ.get(name) for name in _IN_CONFIGURATIONS)))
 
 
-_IN_CONFIGURATIONS = ("COLLAPSE_BENCH_CACHE", "COLLAPSE_BENCH_DATA")
+_IN_CONFIGURATIONS = ("COLLAPSE_BENCH_CACHE", "COLLAPSE_BENCH_DATA", "MLFLOW_TRACKING_URI", "WANDB_MODE", "WORLD_SIZE")
 """Environment variables that ours look at."""
 
 
