@@ -1,11 +1,18 @@
 import os
 from pathlib import Path
 
+# Before torch is loaded, and for processes that tests start: threads that wait for each other and spin take the time of
+# the tests beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 
-# Two threads each in two busy processes are slower than one, and sums depend on the number of threads.
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Two threads each in two busy processes are slower than one, and sums depend on the number of threads."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -104,6 +104,7 @@ def test_an_option_with_the_name_of_one_of_ours_is_refused(tmp_path: Path) -> No
         promises.options("regime", tmp_path)
 
 
+@pytest.mark.slow
 def test_an_edited_part_is_another_run_and_reuses_no_fit_that_it_decides(tmp_path: Path) -> None:
     write_files(tmp_path)
     output, first = run_with_source(tmp_path)

@@ -82,7 +82,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict
     return records(folder)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit"])
 def test_a_crash_and_a_kill_cost_no_other_run_and_the_same_command_completes_only_what_is_missing(
     launcher: str, tmp_path: Path, undisturbed: dict[str, list[dict]]
 ) -> None:
@@ -123,7 +124,8 @@ def test_a_crash_and_a_kill_cost_no_other_run_and_the_same_command_completes_onl
     assert all(f"{seed} 0" not in computed(tmp_path) - before for seed in (0, 1))  # from the last committed generation
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_two_sweeps_at_once_share_the_work_and_repeat_none(
     launcher: str, tmp_path: Path, undisturbed: dict[str, list[dict]]
 ) -> None:
@@ -137,6 +139,7 @@ def test_two_sweeps_at_once_share_the_work_and_repeat_none(
     assert any("complete already, skipped" in out for out, _ in outputs)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_waited_for_and_then_skipped(tmp_path: Path) -> None:
     log = tmp_path / "deadly" / "log"
     holding = start_sweep(tmp_path, "seed=0", *DEADLY, DEADLY="hold=0", DEADLY_AFTER="let go")

@@ -56,6 +56,7 @@ def test_an_entry_is_on_the_leaderboard(entry: Path, tmp_path: Path, capsys: pyt
     assert (out / "leaderboard.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_a_cell_made_again_has_equal_numbers(entry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(entry)]) == 0
     printed = capsys.readouterr().out

@@ -59,6 +59,7 @@ def test_a_killed_run_is_running_then_interrupted_then_complete(
     assert command.endswith("run_dir=mine")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_from_the_keyboard_says_so_and_leaves_with_130(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +120,7 @@ def test_the_command_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_in_batches_lists_the_cells_of_later_batches_from_its_start(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def test_every_cell_of_a_suite_goes_together(suite: str, tmp_path: Path) -> None
         assert parts.setting.budget.num_steps == 6, cell
 
 
+@pytest.mark.slow
 def test_the_full_suite_on_digits_has_every_mitigation_that_it_can_have(tmp_path: Path) -> None:
     refused = set()
     mitigations = set()

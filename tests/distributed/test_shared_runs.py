@@ -200,6 +200,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder, torchrun(*command, *rest, folder=folder)
 
 
+@pytest.mark.slow
 def test_a_sweep_under_torchrun_is_written_and_shown_once(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_sweep_under_torchrun_is_written_and_shown_once(
     assert process.stdout.count("run folder: ") == 1
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all_with_one_message(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
