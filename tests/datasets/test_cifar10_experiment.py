@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import pytest
 from chains import composed, opened_run_dir, parts_of
 
 from collapse_bench.cli.config import build
@@ -38,6 +39,7 @@ def test_the_network_has_the_size_that_its_comment_says() -> None:
     assert round(model.num_parameters / 1e6) == 34
 
 
+@pytest.mark.slow
 def test_the_protocol_runs_on_a_folder_of_the_jpeg_copy(cifar_jpegs: Path, tmp_path: Path) -> None:
     folders = f"dataset.root={cifar_jpegs / 'train'}", f"dataset.test_root={cifar_jpegs / 'test'}"
     parts = parts_of(composed(*TINY_CIFAR, *folders), tmp_path / "store")
