@@ -3,6 +3,7 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from collapse_bench.analysis.figures import (
@@ -117,6 +118,13 @@ def test_samples_have_the_real_row_on_top_and_a_row_per_generation(make_run, cha
     for centre, images in zip(centres, [run.real_grid, *map(run.grid, range(3))], strict=True):
         top = round(centre - 7.5)
         np.testing.assert_array_equal(picture[top : top + 16, 1:17, 0], images[0, ..., 0])
+
+
+def test_a_title_stands_above_the_grid(make_run):
+    figure = plot_samples(load_run(make_run("a")), title="Samples: replace, seed 0")
+    FigureCanvasAgg(figure).draw()
+    (title,) = (text for text in figure.texts if text.get_text())
+    assert title.get_window_extent().y0 >= figure.axes[0].get_window_extent().y1
 
 
 def test_long_chains_show_some_generations_with_the_first_and_the_last(make_run):

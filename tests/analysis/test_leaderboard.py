@@ -189,6 +189,17 @@ def test_the_leaderboard_says_where_its_numbers_come_from_in_every_format(result
     assert as_html(found).count("<table>") == 1
 
 
+def test_an_entry_of_one_seed_comes_after_those_with_intervals(results, write_arm, tmp_path):
+    shutil.rmtree(tmp_path / "runs")
+    for mitigation in ("control", "neon"):
+        write_arm(mitigation, 0.1)
+    for run in (tmp_path / "runs").iterdir():
+        if not run.name.endswith("-0"):
+            shutil.rmtree(run)
+    make_entry(tmp_path / "runs", results / "2026-11-22_aaaaaaa" / "one_seed", "a tester")
+    assert [board.entry.name for board in boards(results)] == ["suite_small", "one_seed"]
+
+
 def test_entries_without_a_mitigation_are_named_in_one_line_at_the_end(results, write_arm, tmp_path):
     shutil.rmtree(tmp_path / "runs")
     for regime in ("replace", "accumulate"):

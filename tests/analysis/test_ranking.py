@@ -138,13 +138,18 @@ def test_the_card_has_every_item_and_says_what_seconds_leave_out(make_run):
 
 
 def test_ranks_and_their_intervals_are_those_computed_by_hand(arms):
-    # Two seeds: the resamples are (0, 0), (0, 1) and (1, 1) with probability 1/4, 1/2 and 1/4. "augment" has the means
-    # 1, 3 and 5 in them, "mix" always 2: augment is first in a quarter of them.
-    (ranking,) = rank(arms("fid", replace=[10, 10], augment=[1, 5], mix=[2, 2]), "fid")
+    # Three seeds: a resample has the third one 0, 1, 2 or 3 times, with probability 8/27, 12/27, 6/27 and 1/27.
+    # "augment" has the means 1, 3, 5 and 7 in them, "mix" always 2: augment is first in 8 of 27.
+    (ranking,) = rank(arms("fid", replace=[10, 10, 10], augment=[1, 1, 7], mix=[2, 2, 2]), "fid")
     assert placed(ranking) == [("mix", 1, 1, 2), ("augment", 2, 1, 2), ("replace", 3, 3, 3)]
     assert [place.control for place in ranking.places] == ["replace", "replace", None]
     assert [place.value.centre for place in ranking.places] == [2, 3, 10]
     assert [place.improvement and place.improvement.centre for place in ranking.places] == [1.0, 1.0, None]
+
+
+def test_two_seeds_give_ranks_without_intervals(arms):
+    (ranking,) = rank(arms("fid", replace=[10, 10], mix=[2, 2]), "fid")
+    assert placed(ranking) == [("mix", 1, None, None), ("replace", 2, None, None)]
 
 
 def test_the_bootstrap_is_paired_so_what_a_seed_does_to_all_arms_moves_no_rank():
@@ -153,7 +158,7 @@ def test_the_bootstrap_is_paired_so_what_a_seed_does_to_all_arms_moves_no_rank()
 
 
 def test_equal_arms_have_equal_ranks(arms):
-    (ranking,) = rank(arms("recall", replace=[0.4, 0.5], mix=[0.4, 0.5], augment=[0.3, 0.3]), "recall")
+    (ranking,) = rank(arms("recall", replace=[0.4, 0.5, 0.6], mix=[0.4, 0.5, 0.6], augment=[0.3] * 3), "recall")
     assert placed(ranking) == [("replace", 1, 1, 1), ("mix", 1, 1, 1), ("augment", 3, 3, 3)]
 
 
@@ -186,14 +191,14 @@ def test_an_arm_of_one_seed_is_ranked_without_an_interval_and_the_others_keep_th
 
 
 def test_arms_are_ranked_on_the_seeds_that_they_share(arms):
-    (ranking,) = rank(arms("fid", replace=[2, 2, 99], mix=[3, 3]), "fid")
+    (ranking,) = rank(arms("fid", replace=[2, 2, 2, 99], mix=[3, 3, 3]), "fid")
     assert placed(ranking) == [("replace", 1, 1, 1), ("mix", 2, 2, 2)]
-    assert [place.value.n for place in ranking.places] == [2, 2]
+    assert [place.value.n for place in ranking.places] == [3, 3]
 
 
 @pytest.mark.parametrize("value", [math.nan, None])
 def test_an_arm_with_a_run_without_a_number_is_not_ranked(chain, arms, value):
-    runs = arms("fid", replace=[10, 10], mix=[1, 2])
+    runs = arms("fid", replace=[10, 10, 10], mix=[1, 2, 2])
     curves = {"fid": [1.0, value], "recall": [0.5, 0.5]} if value is not None else {"recall": [0.5, 0.5], "fid": [1.0]}
     runs += [chain({"fid": [1.0, 1.0]}, regime="augment"), chain(curves, regime="augment", seed=1)]
     (ranking,) = rank(runs, "fid")
@@ -313,7 +318,7 @@ def test_a_refused_run_does_not_count_as_incomplete(make_run, make_refused, tmp_
 @pytest.mark.parametrize("across", [False, True])
 def test_the_command_ranks_within_budgets_and_says_what_it_refuses(make_run, make_refused, tmp_path, capsys, across):
     for regime in ("replace", "mix"):
-        for seed in range(2):
+        for seed in range(3):
             path = make_run(f"runs/{regime}{seed}", seed=seed, choices={"regime": regime}, grids=False, metrics=["fid"])
             for file in path.glob("gen_*/record.json") if regime == "mix" else ():
                 record = json.loads(file.read_text())

@@ -50,6 +50,13 @@ def test_runs_are_found_at_any_depth_and_only_once(sweep):
     assert find_runs(sweep / "replace" / "1")[0].seed == 1
 
 
+def test_a_folder_of_runs_is_no_run_and_says_which_it_holds(sweep):
+    with pytest.raises(RunDirError, match=r"no run directory and holds 3; give one, such as .*replace/0"):
+        load_run(sweep / "replace")
+    with pytest.raises(RunDirError, match="nowhere: no such folder"):
+        load_run(sweep / "nowhere")
+
+
 def test_no_runs_is_one_error_that_says_what_was_looked_for(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunDirError, match=r"looked for a file run\.json in .*empty"):
@@ -143,6 +150,19 @@ def test_arms_are_named_by_what_differs_and_nothing_else(make_run):
 def test_arms_that_differ_in_a_nested_key_show_the_key(make_run):
     runs = load_all([make_run(f"b{n}", config={"budget": {"num_steps": n}}) for n in (100, 300)])
     assert list(group_by_arm(runs)) == ["budget.num_steps=100", "budget.num_steps=300"]
+
+
+def test_of_keys_that_always_change_together_one_is_named(make_run):
+    budgets = [{"num_steps": 100, "num_generations": 6}, {"num_steps": 300, "num_generations": 3}]
+    runs = load_all([make_run(f"b{k}", config={"budget": budget}) for k, budget in enumerate(budgets)])
+    assert list(group_by_arm(runs)) == ["budget.num_steps=100", "budget.num_steps=300"]
+    other = load_all([make_run("other", config={"budget": {**budgets[0], "num_steps": 50}})])
+    assert all(name.count("=") == 2 for name in group_by_arm([*runs, *other]))
+
+
+def test_a_run_is_shown_in_a_line(make_run):
+    run = load_run(make_run("a", num_generations=2))
+    assert repr(run) == f"<Run digits/flow/euler_20/replace/control seed 0: 3 generations, complete, {run.path}>"
 
 
 def test_keys_below_a_choice_are_named_only_where_the_choice_does_not_tell_them(make_run):

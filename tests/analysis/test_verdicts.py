@@ -104,6 +104,8 @@ def test_an_improvement_is_no_collapse(chain):
     verdicts = decisions(simulate(chain, np.random.default_rng(0), effects))
     assert not [verdict for verdict in verdicts.values() if verdict.decision == "yes"]
     assert verdicts["hallucinated data"].effect.high < 0
+    assert "precision up by 0." in verdicts["hallucinated data"].reason
+    assert "(counts down, p = " in verdicts["hallucinated data"].reason
     assert verdicts["entangled modes"].effect.high < 0
 
 

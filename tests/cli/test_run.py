@@ -125,8 +125,15 @@ def test_a_sweep_leaves_one_complete_folder_per_run(sweep: tuple[Path, subproces
         assert json.loads((run / "status.json").read_text())["state"] == "complete"
         assert not (run / "figures").exists()  # collapse-report draws those of a sweep
     assert "the sweep of 4 is done; to compare its runs: collapse-report runs\n" in process.stdout
-    assert process.stdout.count("real-vs-real floor") >= 4
-    assert len(re.findall(r"seed [01], \d+ k parameters", process.stdout)) == 4
+    assert re.findall(r"^\[(.*)\] (.*)$", process.stdout, flags=re.MULTILINE) == [
+        ("1/4", "regime=replace seed=0"),
+        ("2/4", "regime=replace seed=1"),
+        ("3/4", "regime=real seed=0"),
+        ("4/4", "regime=real seed=1"),
+    ]
+    ends = re.findall(r"^generation 0 to 2: FID \S+ -> \S+, recall \S+ -> \S+; run folder: (.*)$", process.stdout, re.M)
+    assert {Path(end).name for end in ends} == {run.name for run in runs}
+    assert "real-vs-real floor" not in process.stdout
 
 
 def test_a_single_run_draws_its_figures_and_draws_again_what_is_missing(

@@ -25,6 +25,9 @@ _Row = Mapping[str, Any]
 LEADS = ("recall", "coverage", "fid")
 """The number that sentences are about: the first of these that was measured; recall sees a collapse first."""
 
+_FEW_SEEDS = 5
+"""Below so many seeds a verdict of "no" says little, and the finding says so."""
+
 
 def lead_metric(runs: Sequence[Run]) -> str:
     """The metric that the sentences are about; without any of ``LEADS`` the first headline metric."""
@@ -129,7 +132,9 @@ def verdict_finding(verdicts: pd.DataFrame) -> str:
     rows = [row for row in rows if row[0] in judged]
     shown = [row for row in rows if row[2] == "yes"]
     if not shown:
-        return f"None of the {len(judged)} judged arms shows a collapse by any of the definitions at this level."
+        most = max(n for _, _, _, n in rows)
+        few = f" With {most} seeds a paired test shows only very large effects." if most < _FEW_SEEDS else ""
+        return f"None of the {len(judged)} judged arms shows a collapse by any of the definitions at this level.{few}"
     by_definition = Counter(definition for _, definition, _, _ in shown)
     most, count = by_definition.most_common(1)[0]
     tested = dict.fromkeys(definition for _, definition, decision, _ in rows if decision != "not decidable")

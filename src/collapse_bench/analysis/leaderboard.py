@@ -74,6 +74,14 @@ class Board:
         return f"{self.entry.suite or self.entry.name} on {self.entry.dataset}"
 
     @property
+    def has_intervals(self) -> bool:
+        """Whether any gain stands on more than one seed."""
+        gains = (
+            gain for standing in self.standings for of_metric in standing.gains.values() for gain in of_metric.values()
+        )
+        return any(gain.n > 1 for gain in gains)
+
+    @property
     def origin(self) -> str:
         """Where the numbers come from, in one line."""
         machines = sorted({str(machine.get("device", "?")) for machine in self.entry.machines})
@@ -84,7 +92,9 @@ class Board:
 
 
 def boards(folder: str | Path) -> list[Board]:
-    """The standing in every entry in a folder, the newest first; last those without a mitigation beside a control.
+    """The standing in every entry in a folder, the newest first.
+
+    After them those of one seed, which have no intervals, and last those without a mitigation beside a control.
 
     Raises:
         RunDirError: if there is no entry, or one is damaged or does not describe its archive.
@@ -94,7 +104,7 @@ def boards(folder: str | Path) -> list[Board]:
         runs = load_entry_runs(path, entry)
         of_entry = standings(runs)
         found.append(Board(path, entry, tuple(of_entry), tuple(format_standing(s) for s in of_entry)))
-    return sorted(found, key=lambda board: not board.standings)
+    return sorted(found, key=lambda board: (not board.standings, not board.has_intervals))
 
 
 def standings(runs: Sequence[Run]) -> list[Standing]:

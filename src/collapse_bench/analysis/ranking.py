@@ -31,6 +31,8 @@ Budget = Mapping[str, float]
 """What a fair comparison holds equal, by its name in words."""
 
 _SEED = 0
+# Two seeds drawn with replacement are one of three things, and an interval of that says nothing.
+_MIN_RESAMPLED = 3
 _GATE = QualityGate()
 
 
@@ -153,8 +155,9 @@ def rank(runs: Sequence[Run], metric: str, *, across_budgets: bool = False) -> l
     So a family of few seeds takes none from another one.
 
     Arms of two seeds or more are ranked on the seeds that all of these arms have; the interval of a rank is a bootstrap
-    over those seeds, the same ones drawn for all arms. An arm of one seed stands on it, without an interval. Where
-    arms of two seeds or more share fewer than two, each stands on its own, and none has an interval.
+    over those seeds, the same ones drawn for all arms, where there are three or more. An arm of one seed stands on it,
+    without an interval. Where arms of two seeds or more share fewer than two, each stands on its own, and none has an
+    interval.
 
     Args:
         runs: runs that compare.
@@ -220,7 +223,7 @@ def _places(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> t
     centres = {arm: float(centre_over_seeds(np.array([ranked[arm][seed] for seed in seeds[arm]]))) for arm in ranked}
     ranks = {arm: 1 + sum(other < c for other in centres.values()) for arm, c in centres.items()}
     ends = {}
-    if paired:
+    if len(shared) >= _MIN_RESAMPLED:
         rows = [[ranked[arm][s] for s in shared] if arm in several else [c] * len(shared) for arm, c in centres.items()]
         both = zip(ranked, rank_intervals(np.array(rows), np.random.default_rng(_SEED)), strict=True)
         ends = {arm: interval for arm, interval in both if arm in several}

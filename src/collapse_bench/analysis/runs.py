@@ -60,6 +60,10 @@ class Run:
     status: Mapping[str, Any]
     records: tuple[Record, ...]
 
+    def __repr__(self) -> str:
+        cell = "/".join(_as_text(self.choices[group]) for group in _CELL if group in self.choices)
+        return f"<Run {cell} seed {self.seed}: {len(self.records)} generations, {self.status['state']}, {self.path}>"
+
     @property
     def seed(self) -> int:
         """Seed of the chain."""
@@ -201,7 +205,13 @@ def load_run(path: str | Path) -> Run:
     Raises:
         RunDirError: if a file is missing, damaged, of another program or of another schema; it names the file.
     """
-    return _load(RunFiles(Path(path)))
+    path = Path(path)
+    if not path.exists():
+        raise RunDirError(f"{path}: no such folder; give a run directory")
+    inside = [] if (path / "run.json").exists() else sorted(path.glob("*/run.json"))
+    if inside:
+        raise RunDirError(f"{path} is no run directory and holds {len(inside)}; give one, such as {inside[0].parent}")
+    return _load(RunFiles(path))
 
 
 def find_runs(*paths: str | Path) -> list[Run]:
@@ -271,9 +281,9 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
 
     An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
-    keys as ``"budget.num_steps=100"``, where null goes without saying. Arms with fewer such keys come first, and
-    otherwise the order is that of the names, with numbers by value. Runs of one arm differ in the seed only. Runs that
-    were refused before training are in ``refused_arms``.
+    keys as ``"budget.num_steps=100"``, where null goes without saying, and one of keys that always change together.
+    Arms with fewer such keys come first, and otherwise the order is that of the names, with numbers by value. Runs of
+    one arm differ in the seed only. Runs that were refused before training are in ``refused_arms``.
 
     Raises:
         RunDirError: if the runs do not compare, because two were scored with different encoders, held-out images or
@@ -492,7 +502,7 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
             peers.setdefault(choice, []).append(values.get(key, _ABSENT))
         return any(_differ(values) for values in peers.values())
 
-    named = [key for key in keys if splits(key)]
+    named = _one_of_those_that_go_together([key for key in keys if splits(key)], texts)
 
     def names(*, with_null: bool) -> list[str]:
         found = []
@@ -514,6 +524,16 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
     return short if len(set(short)) == len(set(full)) else full
 
 
+def _one_of_those_that_go_together(keys: Sequence[str], texts: Sequence[Mapping[str, str]]) -> list[str]:
+    """Of the keys that tell the same runs apart, such as those of two budgets, the first of the shortest ones."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for key in keys:
+        values = [run.get(key, _ABSENT) for run in texts]
+        alike.setdefault(tuple(map(values.index, values)), []).append(key)
+    kept = {min(together, key=len) for together in alike.values()}
+    return [key for key in keys if key in kept]
+
+
 def _without_mitigation(run: Run) -> Run:
     choices = {group: choice for group, choice in run.choices.items() if group.split("/")[0] != "mitigation"}
     return replace(run, info={**run.info, "choices": choices, "identity": run.settings_without("mitigation")})
@@ -533,7 +553,8 @@ def _in_order_of_seeds(arm: str, members: Sequence[Run]) -> list[Run]:
 def _refuse_all_but_numbers(runs: Sequence[Run], setting: str) -> None:
     known = list(dict.fromkeys(key for run in runs for key in run.settings))
     if setting not in known:
-        near = difflib.get_close_matches(setting, known, n=1, cutoff=0.6)
+        numbers = [k for k in known if any(type(run.settings.get(k)) in (int, float) for run in runs)]
+        near = difflib.get_close_matches(setting, numbers, n=1, cutoff=0.6)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"{setting}: no run has such a setting{hint}; config.yaml in a run's folder has them all")
     for run in runs:

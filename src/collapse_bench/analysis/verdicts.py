@@ -105,6 +105,11 @@ class Measure:
     relative: bool = True
 
     @property
+    def better(self) -> str:
+        """The direction that does not."""
+        return "down" if self.worse == "up" else "up"
+
+    @property
     def sign(self) -> float:
         """Turns changes so that positive is worse."""
         return 1.0 if self.worse == "up" else -1.0
@@ -553,8 +558,10 @@ def _test_measure(comparison: Comparison, measure: Measure, change: np.ndarray, 
     effect = t_interval(worse / scale[known].mean())
     result = paired_test(worse - measure.threshold * scale[known])
     left_out = f", {len(known) - n} of {len(known)} pairs without a number" if n < len(known) else ""
+    moved = measure.worse if effect.centre >= 0 else measure.better
+    threshold = f"threshold {measure.threshold:g}" if moved == measure.worse else f"counts {measure.worse}"
     says = (
-        f"{measure.metric} {measure.worse} by {effect.centre:.3g} (threshold {measure.threshold:g}, "
+        f"{measure.metric} {moved} by {abs(effect.centre):.3g} ({threshold}, "
         f"p = {result.p:.2g}, {result.kind}, n = {n}{left_out})"
     )
     gaps = ()

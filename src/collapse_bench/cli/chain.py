@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from collapse_bench.analysis.formats import to_text
 from collapse_bench.analysis.runs import load_run
-from collapse_bench.analysis.tables import format_generation_table
+from collapse_bench.analysis.tables import format_generation_table, format_value, label
 from collapse_bench.assembly import assemble
 from collapse_bench.cli.config import build, chosen_options, classes, decides_numbers, flatten, resolve
 from collapse_bench.cli.loggers import RunLog
@@ -110,7 +110,9 @@ def run_chain(
         from collapse_bench.analysis.figures import write_figures  # matplotlib takes seconds to load
 
         write_figures([load_run(run_dir.path)], run_dir.path / "figures")
-    if is_main() and alone_on_terminal and not (was_complete and in_sweep):
+    if is_main() and in_sweep and alone_on_terminal and not was_complete:
+        _show_end(run_dir, console)
+    elif is_main() and not in_sweep:
         _show(run_dir, console)
     return None if config["objective"] is None else from_main(lambda: _objective(run_dir, config["objective"]))
 
@@ -188,6 +190,9 @@ def _run(
     budget = build(config["budget"], "budget")
     planned = {**origin, "num_generations": budget.num_generations, "class_names": list(data.spec.class_names)}
     first, live = from_main(run_dir.num_committed), config["progress"] and is_main()
+    if not launch.in_sweep:  # a sign of life also where no bar moves; a sweep names its cells
+        words = f"{run_dir.path}: preparing encoder and floor, then generations {first} to {budget.num_generations}"
+        launch.console.print(words, highlight=False, markup=False, soft_wrap=True)
     # Arithmetic outside torch has as many threads as torch has, whatever a launcher sets in the environment.
     with (
         threadpool_limits(trainer.num_threads),
@@ -204,6 +209,9 @@ def _run(
                 watch=Watches(display, log),
                 objective=config["objective"],
             )
+        except KeyboardInterrupt:
+            launch.console.print("stopped while preparing; nothing is lost, the same command starts again")
+            raise
         except CombinationError as error:
             if launch.in_sweep:  # reports show the cell of a sweep; a slip leaves nothing
                 reason = str(error)
@@ -356,6 +364,19 @@ def _machine(trainer: TrainerOptions) -> dict[str, Any]:
         "num_processes": num_processes(),
         "device": device,
     }
+
+
+def _show_end(run_dir: RunDir, console: Console) -> None:
+    """Where the chain has got to, in a line; ``collapse-report`` has the tables of a sweep."""
+    run = load_run(run_dir.path)
+    lead = [metric for metric in ("fid", "recall") if metric in run.metrics] or list(run.metrics[:1])
+    first, last = run.records[0], run.records[-1]
+    moves = [
+        f"{label(metric)} {format_value(metric, first.score(metric))} -> {format_value(metric, last.score(metric))}"
+        for metric in lead
+    ]
+    words = f"generation 0 to {last.generation}: {', '.join(moves)}; run folder: {run_dir.path}"
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(run_dir: RunDir, console: Console) -> None:

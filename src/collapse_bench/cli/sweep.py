@@ -54,7 +54,11 @@ def run_cell(config: DictConfig) -> float | None:
     path, overrides = Path(hydra.sweep.dir).with_suffix(".json"), list(hydra.overrides.task)
     note(path, overrides, begun=now(), ended=None, error=None, value=None)
     sheet = read_sheet(path)
-    name = in_short(sheet.cell(overrides), sheet)
+    cell = sheet.cell(overrides)
+    name = in_short(cell, sheet)
+    alone_on_terminal = hydra.runtime.choices["hydra/launcher"] == "basic"
+    if alone_on_terminal and speaks():
+        print(f"\n[{sheet.cells.index(cell) + 1}/{len(sheet.cells)}] {name}", flush=True)
 
     try:
         # torch and Lightning take seconds to import, and a job that cannot even do that has begun.
@@ -66,7 +70,7 @@ def run_cell(config: DictConfig) -> float | None:
             config,
             command=sheet.command,
             begun=lambda run_dir: note(path, overrides, run_dir=str(run_dir)),
-            alone_on_terminal=hydra.runtime.choices["hydra/launcher"] == "basic",
+            alone_on_terminal=alone_on_terminal,
             name=name,
         )
     except RunBusyError as error:

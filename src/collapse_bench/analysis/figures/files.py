@@ -17,6 +17,7 @@ from collapse_bench.analysis.figures.curves import MAX_CURVES, plot_arm_curves, 
 from collapse_bench.analysis.figures.pools import plot_pools
 from collapse_bench.analysis.figures.samples import last_sample_rows, plot_last_samples, plot_samples
 from collapse_bench.analysis.figures.standing import plot_scoreboard, plot_standing
+from collapse_bench.analysis.figures.style import TITLE
 from collapse_bench.analysis.runs import Run, group_by_arm, headline
 
 _KINDS = ("curves", "samples", "class_shares", "against", "standing", "scoreboard", "pools")
@@ -64,17 +65,12 @@ def _of_each_arm(runs: Sequence[Run]) -> dict[str, Figure]:
         first = members[0]
         stem = f"{number:02d}_{re.sub(r'[^A-Za-z0-9._=-]+', '_', arm)[:80]}_seed_{first.seed}"
         if first.records and first.has_images:
-            figures[f"samples_{stem}"] = _titled(plot_samples(first), f"Samples: {arm}, seed {first.seed}")
+            figures[f"samples_{stem}"] = plot_samples(first, title=f"Samples: {arm}, seed {first.seed}")
         if has_class_shares(first):
             shares = plot_class_shares(first, highest=highest)
-            figures[f"class_shares_{stem}"] = _titled(shares, f"Class shares in %: {arm}, seed {first.seed}")
+            shares.suptitle(f"Class shares in %: {arm}, seed {first.seed}", **TITLE)
+            figures[f"class_shares_{stem}"] = shares
     return figures
-
-
-def _titled(figure: Figure, title: str) -> Figure:
-    """What a page says beside a figure, for one that is a file."""
-    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
-    return figure
 
 
 def _of_all_arms(runs: Sequence[Run]) -> dict[str, Figure]:

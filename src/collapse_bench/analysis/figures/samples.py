@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from collapse_bench.analysis.figures.style import SMALL
+from collapse_bench.analysis.figures.style import SMALL, TITLE
 from collapse_bench.analysis.runs import Run, group_by_arm
 from collapse_bench.errors import RunDirError
 
@@ -50,15 +50,19 @@ def last_sample_rows(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     return _of_equal_length(rows)
 
 
-def plot_samples(run: Run) -> Figure:
+def plot_samples(run: Run, *, title: str | None = None) -> Figure:
     """The sample grid of a run: real images on top, then a row per generation; a column keeps its image seed.
 
     Long chains show evenly spaced generations, the first and the last among them.
 
+    Args:
+        run: with at least one generation.
+        title: to stand above the grid.
+
     Raises:
         RunDirError: if a grid is missing or damaged, or no generation is committed yet.
     """
-    return _draw_rows(sample_rows(run))
+    return _draw_rows(sample_rows(run), title)
 
 
 def plot_last_samples(runs: Sequence[Run]) -> Figure:
@@ -80,7 +84,7 @@ def montage(images: np.ndarray) -> np.ndarray:
     return np.repeat(row, 3, axis=-1) if row.shape[-1] == 1 else row
 
 
-def _draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
+def _draw_rows(rows: Mapping[str, np.ndarray], title: str | None = None) -> Figure:
     montages = [montage(images) for images in rows.values()]
     # A wider gap sets the real images apart from the samples.
     gap = np.full((6, *montages[0].shape[1:]), 255, dtype=np.uint8)
@@ -88,8 +92,10 @@ def _draw_rows(rows: Mapping[str, np.ndarray]) -> Figure:
 
     height, width = picture.shape[:2]
     left, tall = 0.075 * max(map(len, rows)) + 0.1, _WIDTH * height / width
-    size = (left + _WIDTH + 0.05, tall + 0.4)
+    size = (left + _WIDTH + 0.05, tall + (0.4 if title is None else 0.65))
     figure = Figure(figsize=size)
+    if title is not None:
+        figure.suptitle(title, **TITLE)
     axes = figure.add_axes((left / size[0], 0.35 / size[1], _WIDTH / size[0], tall / size[1]))
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     row_height = len(montages[0])

@@ -24,6 +24,9 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 SMALL = 8
 """Size of ticks and legends, in points."""
 
+TITLE: dict[str, Any] = {"fontsize": 9.5, "x": 0.01, "ha": "left"}
+"""Of a figure that is a file, where no page says beside it what it is."""
+
 FLOOR_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (3, 3)), "linewidth": 1.2}
 NULL_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": (0, (1, 2)), "linewidth": 1.0}
 CROSS_STYLE: dict[str, Any] = {"color": "#555555", "linestyle": "", "marker": "x", "markersize": 8}
