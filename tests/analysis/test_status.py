@@ -118,6 +118,15 @@ def test_a_cell_of_two_sweeps_counts_once(make_run, tmp_path):
     assert [(c.name, c.state) for c in read_status(tmp_path).cells] == [("done", "complete"), ("seed=1", "missing")]
 
 
+def test_a_missing_cell_takes_as_long_as_others_of_its_sweep_where_its_own_arm_has_no_run(make_run, tmp_path):
+    alone, of_the_sweep = make_run("alone", seed=7), make_run("first", seed=0)
+    set_seconds(alone, [100.0] * 4)
+    set_seconds(of_the_sweep, [2.0] * 4)
+    sheet = write_sheet(tmp_path, [["regime=replace", "seed=0"], ["regime=accumulate", "seed=0"]])
+    note(sheet, ["regime=replace", "seed=0"], begun="2026-11-21T00:00:00", run_dir=str(of_the_sweep))
+    assert cell(read_status(tmp_path), "regime=accumulate").left_s == pytest.approx(8.0)
+
+
 def test_a_deleted_run_folder_is_a_missing_cell(make_run, tmp_path):
     path = make_run("done")
     note(write_sheet(tmp_path, [["seed=0"]]), ["seed=0"], run_dir="done")

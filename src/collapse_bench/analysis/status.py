@@ -200,11 +200,13 @@ class _Pace:
     def __init__(self, finished: Sequence[_RunOnDisk], cells: Mapping[Path, tuple[Cell, Sheet]]) -> None:
         self._by_arm: dict[str | None, list[tuple[float, ...]]] = {}
         self._by_overrides: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+        self._by_command: dict[str, list[tuple[float, ...]]] = {}
         self._all = [run.seconds for run in finished]
         for run in finished:
             self._by_arm.setdefault(run.arm, []).append(run.seconds)
             if cell := cells.get(run.path.resolve()):
                 self._by_overrides.setdefault(_without_seed(cell[0]), []).append(run.seconds)
+                self._by_command.setdefault(cell[1].command, []).append(run.seconds)
 
     def left_of_run(self, run: _RunOnDisk) -> float | None:
         done = len(run.seconds)
@@ -218,8 +220,8 @@ class _Pace:
         own, others = sum(run.seconds[1:]), sum(expected[1:done])
         return sum(expected[done : run.num_generations + 1]) * (own / others if own and others else 1.0)
 
-    def total_of_cell(self, cell: Cell) -> float | None:
-        like = self._by_overrides.get(_without_seed(cell)) or self._all
+    def total_of_cell(self, cell: Cell, sheet: Sheet) -> float | None:
+        like = self._by_overrides.get(_without_seed(cell)) or self._by_command.get(sheet.command) or self._all
         return sum(map(sum, like)) / len(like) if like else None
 
 
@@ -247,7 +249,7 @@ def _status_of_cell(cell: Cell, sheet: Sheet, pace: _Pace) -> CellStatus:
         generation=-1,
         num_generations=None,
         s_per_generation=None,
-        left_s=pace.total_of_cell(cell),
+        left_s=pace.total_of_cell(cell, sheet),
         error=cell.error if failed else None,
         command=sheet.command,
     )
