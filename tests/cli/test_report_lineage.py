@@ -57,6 +57,8 @@ def test_an_error_is_one_line_that_names_the_file(
         assert len(message.splitlines()) == 1
         return message
 
+    assert "nothing: no such folder" in refusal(str(tmp_path / "nothing"))
+    (tmp_path / "nothing").mkdir()
     assert "is this a run directory?" in refusal(str(tmp_path / "nothing"))
     images, trained = (run / "gen_002" / name for name in (IMAGES, TRAINED))
     for file, words in ((images, "missing, as in runs older than the ledger"), (trained, "damaged")):
