@@ -120,6 +120,12 @@ def test_samples_have_the_real_row_on_top_and_a_row_per_generation(make_run, cha
         np.testing.assert_array_equal(picture[top : top + 16, 1:17, 0], images[0, ..., 0])
 
 
+def test_a_band_over_seeds_is_drawn_from_three_seeds_on(make_run):
+    runs = [load_run(make_run(f"r{seed}", seed=seed)) for seed in range(3)]
+    bands = [len(plot_curves(some, ["fid"]).axes[0].collections) for some in (runs[:2], runs)]
+    assert bands == [bands[1] - 1, bands[1]]
+
+
 def test_a_title_stands_above_the_grid(make_run):
     figure = plot_samples(load_run(make_run("a")), title="Samples: replace, seed 0")
     FigureCanvasAgg(figure).draw()

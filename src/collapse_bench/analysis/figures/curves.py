@@ -32,6 +32,7 @@ from collapse_bench.analysis.runs import Run, group_by_arm, seed_curves
 from collapse_bench.analysis.statistics import summarize
 from collapse_bench.analysis.tables import FLOOR, direction, format_value, label
 
+_MIN_SEEDS_OF_BAND = 3
 _ARM, _UNDONE, _OTHERS = OKABE_ITO[0], OKABE_ITO[1], "#c4c9cf"
 MAX_CURVES = 7
 """Most arms that one panel can show: as many as there are colours."""
@@ -47,8 +48,9 @@ def plot_curves(
 ) -> Figure:
     """Small multiples, one panel per metric: a curve per arm over the generations, and the floor.
 
-    Thick lines are what ``summarize`` gives over seeds, bands its 95 % interval, thin lines the seeds. A cross ends
-    the line of a run that is incomplete. Axes are scaled to the lines: a band that leaves its panel is wider than it.
+    Thick lines are what ``summarize`` gives over seeds, bands its 95 % interval (from three seeds on; that of two is 13
+    times as wide as they are apart), thin lines the seeds. A cross ends the line of a run that is incomplete. Axes are
+    scaled to the lines: a band that leaves its panel is wider than it.
 
     Args:
         runs: runs that compare.
@@ -140,9 +142,10 @@ def _draw_panel(axes: Axes, arms: Mapping[str, Sequence[Run]], metric: str, of: 
                 axes.plot(line.index[-1], line.iloc[-1], marker="x", color=style["color"], markersize=8)
         over_seeds = _over_seeds(curves)
         axes.plot(over_seeds["centre"], **style)
-        axes.fill_between(
-            over_seeds.index, over_seeds["low"], over_seeds["high"], color=style["color"], alpha=0.15, linewidth=0
-        )
+        if len(members) >= _MIN_SEEDS_OF_BAND:
+            axes.fill_between(
+                over_seeds.index, over_seeds["low"], over_seeds["high"], color=style["color"], alpha=0.15, linewidth=0
+            )
         inside += [*curves.to_numpy().ravel(), *over_seeds["centre"]]
 
     levels, beside = draw_floors(axes, [run for members in arms.values() for run in members], metric)
@@ -155,6 +158,7 @@ def _draw_arm(axes: Axes, curves: pd.DataFrame, metric: str, limits: tuple[float
     over_seeds = _over_seeds(curves)
     if curves.shape[1] > 1:
         axes.plot(curves, color=_ARM, linewidth=0.6, alpha=0.5, zorder=3)
+    if curves.shape[1] >= _MIN_SEEDS_OF_BAND:
         axes.fill_between(
             over_seeds.index, over_seeds["low"], over_seeds["high"], color=_ARM, alpha=0.2, linewidth=0, zorder=3
         )
