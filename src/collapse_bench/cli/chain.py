@@ -371,11 +371,10 @@ def _show_end(run_dir: RunDir, console: Console) -> None:
     run = load_run(run_dir.path)
     lead = [metric for metric in ("fid", "recall") if metric in run.metrics] or list(run.metrics[:1])
     first, last = run.records[0], run.records[-1]
-    moves = [
-        f"{label(metric)} {format_value(metric, first.score(metric))} -> {format_value(metric, last.score(metric))}"
-        for metric in lead
-    ]
-    words = f"generation 0 to {last.generation}: {', '.join(moves)}; run folder: {run_dir.path}"
+    ends = [first, last] if last.generation else [first]
+    moves = [f"{label(m)} {' -> '.join(format_value(m, end.score(m)) for end in ends)}" for m in lead]
+    reached = " to ".join(str(end.generation) for end in ends)
+    words = f"generation {reached}: {', '.join(moves)}; run folder: {run_dir.path}"
     console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
