@@ -28,9 +28,7 @@ def by_family(runs: Sequence[Run]) -> dict[str, list[Run]]:
     families: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=steps_of):
         if "fit" in run.records[0].spent.reused:
-            sys.exit(
-                f"{run.path}: its fit came from the store, so its seconds are unknown; run with cache.enabled=false"
-            )
+            sys.exit(f"{run.path}: its fit came from the store; delete the folder and run it with an empty cache.root")
         families[str(run.choices["generator"])].append(run)
     return dict(sorted(families.items()))
 

@@ -66,7 +66,9 @@ def test_verdicts_are_counted_over_the_arms_that_were_judged(two):
         "1 of 1 judged arm shows a collapse by at least one definition"
     )
     table = verdict_table(two).assign(decision="no")
-    assert findings.verdict_finding(table).endswith("With 3 seeds a paired test shows only very large effects.")
+    assert findings.verdict_finding(table).endswith(
+        "With 3 seeds a paired test shows only effects that are large beside their spread."
+    )
     assert findings.verdict_finding(table.assign(n=5)).endswith("at this level.")
     alone = [run for run in two if run.choices["regime"] == "replace"]
     assert "none has two seeds beside a control" in findings.verdict_finding(verdict_table(alone))

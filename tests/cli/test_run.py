@@ -201,6 +201,19 @@ def test_a_run_folder_of_another_configuration_is_refused_by_the_keys_that_diffe
     assert "Traceback" not in refused.stderr
 
 
+def test_a_run_that_is_stopped_while_it_prepares_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from collapse_bench.cli import chain
+
+    def stopped(**parts: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chain, "assemble", stopped)
+    process = collapse_run(*CHEAP, folder=tmp_path)
+    assert process.returncode == 130
+    assert ": preparing encoder and floor, then generations 0 to 2" in process.stdout
+    assert "stopped while preparing; nothing is lost" in process.stdout
+
+
 def test_help_explains_every_group_without_importing_torch() -> None:
     code = (
         "import sys\nsys.argv = ['collapse-run', '--help']\nfrom collapse_bench.cli.run import main\n"

@@ -133,7 +133,11 @@ def verdict_finding(verdicts: pd.DataFrame) -> str:
     shown = [row for row in rows if row[2] == "yes"]
     if not shown:
         most = max(n for _, _, _, n in rows)
-        few = f" With {most} seeds a paired test shows only very large effects." if most < _FEW_SEEDS else ""
+        few = (
+            f" With {most} seeds a paired test shows only effects that are large beside their spread."
+            if most < _FEW_SEEDS
+            else ""
+        )
         return f"None of the {len(judged)} judged arms shows a collapse by any of the definitions at this level.{few}"
     by_definition = Counter(definition for _, definition, _, _ in shown)
     most, count = by_definition.most_common(1)[0]

@@ -58,7 +58,8 @@ def run_cell(config: DictConfig) -> float | None:
     name = in_short(cell, sheet)
     alone_on_terminal = hydra.runtime.choices["hydra/launcher"] == "basic"
     if alone_on_terminal and speaks():
-        print(f"\n[{sheet.cells.index(cell) + 1}/{len(sheet.cells)}] {name}", flush=True)
+        of_all = "" if "direction" in hydra.sweeper else f"/{len(sheet.cells)}"  # Optuna chooses one after the other
+        print(f"\n[{sheet.cells.index(cell) + 1}{of_all}] {name}", flush=True)
 
     try:
         # torch and Lightning take seconds to import, and a job that cannot even do that has begun.
