@@ -147,9 +147,10 @@ def test_ranks_and_their_intervals_are_those_computed_by_hand(arms):
     assert [place.improvement and place.improvement.centre for place in ranking.places] == [1.0, 1.0, None]
 
 
-def test_two_seeds_give_ranks_without_intervals(arms):
+def test_two_seeds_give_ranks_without_intervals_and_no_chance_of_improvement(arms):
     (ranking,) = rank(arms("fid", replace=[10, 10], mix=[2, 2]), "fid")
     assert placed(ranking) == [("mix", 1, None, None), ("replace", 2, None, None)]
+    assert [place.improvement for place in ranking.places] == [None, None]
 
 
 def test_the_bootstrap_is_paired_so_what_a_seed_does_to_all_arms_moves_no_rank():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from collapse_bench.analysis.tables import (
     verdict_gaps,
     verdict_rules,
     verdict_table,
+    zero_note,
 )
 from collapse_bench.errors import RunDirError
 
@@ -75,6 +77,27 @@ def test_one_seed_is_shown_without_an_interval(make_run):
     assert text.loc["replace, control", "seeds"] == "1"
     assert text.loc["replace, control", "FID ↓"] == "40.0\n+30.0"
     assert "±" not in to_text(text)
+
+
+def test_a_column_that_is_zero_throughout_is_a_sentence_instead(chain):
+    of_arm = {"replace": [0.0, 0.0], "mix": [0.0, 0.0]}
+    runs = [chain({"recall": [0.9, 0.5], "duplicates": d}, regime=regime) for regime, d in of_arm.items()]
+    text = format_arm_table(runs, arm_table(runs))
+    assert list(text.columns) == ["last", "seeds", "recall ↑"]
+    assert "duplicates" not in to_text(format_paired_table(runs))
+    assert zero_note(runs) == ["0 in every run and generation and at the floor, so not shown: duplicates"]
+
+
+def test_a_column_with_one_number_above_zero_is_shown(chain):
+    of_arm = {"replace": [0.0, 0.01, 0.0], "mix": [0.0, 0.0, 0.0]}
+    runs = [chain({"recall": [0.9] * 3, "duplicates": d}, regime=regime) for regime, d in of_arm.items()]
+    assert "duplicates ↓" in format_arm_table(runs, arm_table(runs)).columns
+    assert zero_note(runs) == []
+
+
+def test_a_table_of_zeros_alone_is_shown(chain):
+    runs = [chain({"duplicates": [0.0, 0.0]}, regime=regime) for regime in ("replace", "mix")]
+    assert "duplicates ↓" in format_arm_table(runs, arm_table(runs)).columns
 
 
 def test_the_paired_table_takes_out_what_a_seed_does_to_both_arms(sweep, model_value):
@@ -223,13 +246,18 @@ def test_the_matrix_of_verdicts_shows_effect_interval_and_n_and_marks_undertrain
     text = format_verdict_table(verdict_table(judged))
     assert list(text.columns) == ["replace", "augment (undertrained)"]
     assert list(text.index) == list(verdict_rules())
-    assert text.loc["hallucinated data", "replace"] == "yes\n+0.494 ± 0.015\np < 0.001, n = 3"
+    assert text.loc["hallucinated data", "replace"] == "yes\nprecision\n+0.494 ± 0.015\np < 0.001, n = 3"
     assert text.loc["hallucinated data", "augment (undertrained)"].startswith("no\n")
     assert text.loc["entangled modes", "replace"] == "not decidable"
     assert (
         "entanglement was not measured"
         in format_verdict_reasons(verdict_table(judged)).loc["entangled modes", "replace"]
     )
+
+
+def test_an_arm_without_a_generation_has_no_verdicts(judged, chain):
+    empty = replace(chain({"precision": [0.9]}, regime="window"), records=())
+    assert set(verdict_table([*judged, empty])["arm"]) == {"replace", "augment"}
 
 
 def test_what_is_not_decidable_says_why_once(judged):

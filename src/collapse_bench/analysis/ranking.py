@@ -31,8 +31,8 @@ Budget = Mapping[str, float]
 """What a fair comparison holds equal, by its name in words."""
 
 _SEED = 0
-# Two seeds drawn with replacement are one of three things, and an interval of that says nothing.
-_MIN_RESAMPLED = 3
+# Two seeds drawn with replacement are one of three things, and of two against two a chance of 1 is luck too often.
+_MIN_SEEDS = 3
 _GATE = QualityGate()
 
 
@@ -63,7 +63,7 @@ class Place:
             with this one; else ``None``.
         gain: how much nearer to the best the arm is than that control, seed by seed over the seeds that both have;
             positive is better. ``None`` without a control.
-        improvement: chance that a run of the arm is better than one of that control; likewise.
+        improvement: chance that a run of the arm is better than one of that control; likewise, and below three seeds.
         undertrained: by ``QualityGate``; ``None`` where that was not measured.
     """
 
@@ -223,7 +223,7 @@ def _places(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> t
     centres = {arm: float(centre_over_seeds(np.array([ranked[arm][seed] for seed in seeds[arm]]))) for arm in ranked}
     ranks = {arm: 1 + sum(other < c for other in centres.values()) for arm, c in centres.items()}
     ends = {}
-    if len(shared) >= _MIN_RESAMPLED:
+    if len(shared) >= _MIN_SEEDS:
         rows = [[ranked[arm][s] for s in shared] if arm in several else [c] * len(shared) for arm, c in centres.items()]
         both = zip(ranked, rank_intervals(np.array(rows), np.random.default_rng(_SEED)), strict=True)
         ends = {arm: interval for arm, interval in both if arm in several}
@@ -247,7 +247,9 @@ def _places(arms: Mapping[str, Sequence[Run]], metric: str, direction: str) -> t
 
 def _improvement(
     ranked: Mapping[str, Mapping[int, float]], seeds: Mapping[str, Sequence[int]], arm: str, control: str
-) -> SeedInterval:
+) -> SeedInterval | None:
+    if min(len(seeds[arm]), len(seeds[control])) < _MIN_SEEDS:
+        return None
     first, second = (-np.array([[ranked[name][seed]] for seed in seeds[name]]) for name in (arm, control))
     return probability_of_improvement(first, second, np.random.default_rng(_SEED))
 

@@ -65,6 +65,7 @@ from collapse_bench.analysis.tables import (
     sensitivity_table,
     verdict_rules,
     verdict_table,
+    zero_note,
 )
 
 _INTERVALS = {
@@ -211,7 +212,7 @@ def _scores(
         "scoreboard": _as_svg(plot_scoreboard(runs), scoreboard) if several else None,
         "standing": _as_svg(plot_standing(runs), standing) if several else None,
         "arm_table": to_html(format_arm_table(runs, scores)),
-        "refusals": refusals(runs),
+        "score_notes": [*zero_note(runs), *refusals(runs)],
         "paired_title": paired_title(baseline),
         "paired_legend": PAIRED_LEGEND,
         "paired_table": to_html(paired) if len(paired) else None,

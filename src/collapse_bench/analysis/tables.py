@@ -204,7 +204,7 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
 def format_arm_table(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
     """``arm_table`` as text: the floor, then one row per arm, cells of two lines (value, change since generation 0).
 
-    Arms that were refused before training are last; ``refusals`` says why.
+    Arms that were refused before training are last; ``refusals`` says why. ``always_zero`` metrics are left out.
 
     Args:
         runs: the runs.
@@ -212,7 +212,7 @@ def format_arm_table(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
     """
     floors: dict[str, list[tuple[float, float]]] = {}
     body: dict[str, dict[str, str]] = {FLOOR: {"last": "", "seeds": ""}}
-    for arm, rows in table.groupby("arm", sort=False):
+    for arm, rows in table[~table["metric"].isin(always_zero(runs))].groupby("arm", sort=False):
         num_seeds = int(rows["num_seeds"].iloc[0])
         most = max(interval.n for interval in rows["value"])
         cells = {
@@ -236,6 +236,24 @@ def format_arm_table(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
         body = {FLOOR: body.pop(FLOOR), NULL: {"last": "", "seeds": "", **texts}, **body}
     body |= {arm: dict.fromkeys(body[FLOOR], _MISSING) for arm in refused_arms(runs)}
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
+
+
+def always_zero(runs: Sequence[Run]) -> list[str]:
+    """Headline metrics that are 0 in every run, generation and sample set, and at the floor.
+
+    A column of them says nothing that ``zero_note`` does not; where all are, none is named.
+    """
+    scores = [score for run in runs for record in run.records for score in record.scores]
+    moved = {score.metric for score in scores if score.value != 0}
+    names = headline(runs)
+    still = [metric for metric in names if metric not in moved]
+    return still if len(still) < len(names) else []
+
+
+def zero_note(runs: Sequence[Run]) -> list[str]:
+    """Which columns are left out of tables of arms, in one sentence; empty where none is."""
+    names = [label(metric) for metric in always_zero(runs)]
+    return [f"0 in every run and generation and at the floor, so not shown: {', '.join(names)}"] if names else []
 
 
 def refusals(runs: Sequence[Run]) -> list[str]:
@@ -276,8 +294,9 @@ def paired_table(runs: Sequence[Run], baseline: str | None = None, of: str = "mo
 
 
 def format_paired_table(runs: Sequence[Run], baseline: str | None = None, of: str = "model") -> pd.DataFrame:
-    """``paired_table`` as text: one row per arm; empty where there is nothing to compare with."""
+    """``paired_table`` as text: one row per arm, without ``always_zero`` metrics; empty where nothing compares."""
     table = paired_table(runs, baseline, of)
+    table = table[~table["metric"].isin(always_zero(runs))]
     body = {}
     for arm, rows in table.groupby("arm", sort=False):
         most = max(interval.n for interval in rows["difference"])
@@ -324,7 +343,7 @@ def format_scores(rows: Mapping[str, Sequence[Score]], metrics: Sequence[str]) -
 
 
 def verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """What each definition of collapse says about each arm but the controls.
+    """What each definition of collapse says about each arm but the controls; arms without a generation are left out.
 
     Returns:
         One row per (arm, definition) with the fields of ``Verdict``, its ``reason``, ``num_pairs`` (seeds of the arm
@@ -337,6 +356,8 @@ def verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
     arms = group_by_arm(runs)
     rows = []
     for arm, verdicts in judge(runs).items():
+        if not any(run.records for run in arms[arm]):
+            continue
         of_arm = {
             "num_pairs": compare(arms[arm], runs).num_pairs,
             "undertrained": _GATE.undertrained(arms[arm]),
@@ -349,7 +370,8 @@ def verdict_table(runs: Sequence[Run]) -> pd.DataFrame:
 def format_verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
     """``verdict_table`` as text: a row per definition, a column per arm; empty where no arm has a control.
 
-    Cells have three lines: the decision, the effect with its interval, p (corrected) and the number of pairs.
+    Cells have four lines: the decision, the metric with the smallest p, its effect with the interval, p (corrected)
+    and the number of pairs.
     """
     body: dict[str, dict[str, str]] = {}
     for row in verdicts.to_dict("records") if verdicts["num_pairs"].any() else ():
@@ -357,7 +379,7 @@ def format_verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
         lines = [row["decision"]]
         if row["n"]:
             p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
-            lines += [format_interval("", row["effect"], signed=True), f"{p}, n = {row['n']}"]
+            lines += [label(row["metric"]), format_interval("", row["effect"], signed=True), f"{p}, n = {row['n']}"]
         body.setdefault(row["definition"], {})[arm] = "\n".join(lines)
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
 
@@ -392,9 +414,10 @@ def verdict_rules() -> dict[str, str]:
 
 VERDICT_LEGEND = (
     f"One-sided paired t test over seeds at {ALPHA:g}: the arm has become worse than its control C0 (retrained on the "
-    "real pool, same seed) by more than the threshold. Below the decision: how much worse, positive is worse, with "
-    "the 95 % t interval. p is corrected by Holm: over the eight definitions of an arm, and early and late collapse "
-    'each over their own tests. "no" means not shown at this level. Thresholds are ours.'
+    "real pool, same seed) by more than the threshold. Below the decision: the number with the smallest p of those "
+    "that the definition looks at, and how much worse it is, positive is worse, with the 95 % t interval. p is "
+    "corrected by Holm: over the eight definitions of an arm, and early and late collapse each over their own tests. "
+    '"no" means not shown at this level. Thresholds are ours.'
 )
 """How a table of verdicts is read."""
 
@@ -633,8 +656,8 @@ RANKING_LEGEND = (
     "by a bootstrap that draws the same seeds for all arms; with few seeds it covers less than it says, and with n = "
     "1 there is none. Below: the value, and P, the chance that a run is better than one of the arm's control (the "
     "same regime without the mitigation, random_subset for a selection, or replace for another regime), if that is "
-    "ranked with it; below 10 seeds without an interval, which would cover far less than it says. Where 1 or the "
-    "floor is best, the distance from it is ranked. A run without a number makes its arm n/a."
+    "ranked with it; not below 3 seeds, and below 10 without an interval, which would cover far less than it says. "
+    "Where 1 or the floor is best, the distance from it is ranked. A run without a number makes its arm n/a."
 )
 """How a table of rankings is read."""
 

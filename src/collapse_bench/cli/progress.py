@@ -1,5 +1,6 @@
 """The live display of a run."""
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -10,9 +11,14 @@ from collapse_bench.records import Record
 from collapse_bench.types import Budget
 from collapse_bench.watch import Watch
 
+SECONDS_PER_LINE = 60.0
+"""How often a fit is reported where no bar can move, as in the log of a cluster's job."""
+
 
 class RichWatch(Watch):
     """Shows the generation, the phase, the step, the loss and the time left; prints a line per generation.
+
+    Where the console is no terminal, so that no bar can move, a long fit prints a line every ``SECONDS_PER_LINE``.
 
     Args:
         console: where to.
@@ -33,12 +39,14 @@ class RichWatch(Watch):
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
-            disable=not live,
+            disable=not (live and console.is_terminal),
             transient=True,
         )
         total = sum(budget.num_fit_steps(t) for t in range(first, budget.num_generations + 1))
         self._task = self._progress.add_task("starting", total=max(1, total), detail="")
         self._done = 0
+        self._in_lines = live and not console.is_terminal
+        self._phase, self._last_line = "starting", time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -52,13 +60,15 @@ class RichWatch(Watch):
     def phase(self, generation: int, name: str) -> None:
         """See ``Watch.phase``."""
         what = f"generation {generation}/{self._budget.num_generations}  {name}"
+        self._phase = what
         self._progress.update(self._task, description=what, detail="")
 
     def step(self, step: int, num_steps: int, loss: float) -> None:
         """See ``Watch.step``."""
-        self._progress.update(
-            self._task, completed=self._done + step, detail=f"step {step}/{num_steps}  loss {loss:.4g}"
-        )
+        detail = f"step {step}/{num_steps}  loss {loss:.4g}"
+        self._progress.update(self._task, completed=self._done + step, detail=detail)
+        if self._in_lines and time.monotonic() - self._last_line > SECONDS_PER_LINE:
+            self._print(f"{self._name}{self._phase}  {detail}")
 
     def committed(self, record: Record) -> None:
         """See ``Watch.committed``."""
@@ -67,8 +77,11 @@ class RichWatch(Watch):
         seconds = "  ".join(f"{phase} {s:.1f} s" for phase, s in record.spent.seconds.items())
         reused = f"  (from the cache: {', '.join(record.spent.reused)})" if record.spent.reused else ""
         size = f"{in_millions(record.num_parameters)} parameters"
-        line = f"{self._name}generation {record.generation} committed  {size}  {seconds}{reused}"
+        self._print(f"{self._name}generation {record.generation} committed  {size}  {seconds}{reused}")
+
+    def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._last_line = time.monotonic()
 
 
 def in_millions(count: int) -> str:

@@ -28,7 +28,9 @@ from collapse_bench.analysis.tables import (
     ranking_notes,
     refusals,
     verdict_gaps,
+    verdict_rules,
     verdict_table,
+    zero_note,
 )
 
 
@@ -70,7 +72,7 @@ def compose_sections(
         "The mean over seeds with its 95 % t interval, from ten seeds on the interquartile mean with a bootstrap "
         "interval; below each value the change since generation 0."
     )
-    notes = refusals(runs)
+    notes = [*zero_note(runs), *refusals(runs)]
     if len(group_by_arm(runs)) > 1 and not len(paired):
         notes.append(NO_PAIRS)
     sections = [Section("Before you read the numbers", "", None, warnings)] if (warnings := _warnings(runs)) else []
@@ -92,8 +94,9 @@ def compose_sections(
     if len(table):
         # A suite has more arms than there are definitions; rows go on over pages, columns do not.
         table = table.T.rename_axis("arm") if table.shape[1] > table.shape[0] else table
+        rules = [f"{definition}, yes where {rule}." for definition, rule in verdict_rules().items()]
         gaps = [f"not decidable: {', '.join(names)}: {gap}" for gap, names in verdict_gaps(verdicts).items()]
-        sections.append(Section("Verdicts", VERDICT_LEGEND, table, [*gaps, *filter(None, [hint])]))
+        sections.append(Section("Verdicts", VERDICT_LEGEND, table, [*rules, *gaps, *filter(None, [hint])]))
     elif hint:
         sections.append(Section("Verdicts", "", None, [hint]))
     return sections
