@@ -89,7 +89,12 @@ def test_images_of_weight_zero_are_absent(name: str) -> None:
     )
 
 
-NOISY = [name for name in TRAINED if isinstance(make(name)[0].empty_model(SPEC), NoisyModel)]
+NOISY = ("ddpm", "edm", "flow", "flow_unet")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_diffusion_and_flow_alone_have_noise_levels(name: str) -> None:
+    assert isinstance(make(name)[0].empty_model(SPEC), NoisyModel) == (name in NOISY)
 
 
 @pytest.mark.parametrize("name", NOISY)

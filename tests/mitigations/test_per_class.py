@@ -11,9 +11,7 @@ from collapse_bench.mitigations.self_correction import SelfCorrection
 from collapse_bench.testing.promises import options, refusal_of
 
 FLOW = (*TINY, *TINY_FLOW)
-PER_CLASS = [
-    option.name for option in options("mitigation") if "per_class" in option.composed()["mitigation"]["curator"]
-]
+PER_CLASS = [option.name for option in options("mitigation") if "per_class:" in option.file.read_text()]
 
 
 @pytest.mark.parametrize("name", PER_CLASS)
