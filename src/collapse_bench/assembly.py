@@ -183,7 +183,7 @@ def _check_without_pool(generator: Generator, mitigation: Mitigation, regime: st
             f"the regime {regime} trains on no pool that a mitigation could act on; choose mitigation=control, or "
             "regime=replace"
         )
-    if not generator.takes_steps:
+    if not (generator.takes_steps and generator.batch_size):
         raise ConfigError(
             f"the regime {regime} draws every batch anew, and {type(generator).__name__} is fitted without batches; "
             "choose another generator, or regime=replace_multiple"

@@ -22,7 +22,7 @@ from collapse_bench.fingerprint import code_version, fingerprint, foreign_source
 from collapse_bench.generators.base import Generator, Model
 from collapse_bench.generators.diffusion import NoisyModel
 from collapse_bench.ledger import Ledger, become
-from collapse_bench.pool import REAL, UNLABELLED, Pool
+from collapse_bench.pool import REAL, UNLABELLED, LivePool, Pool
 from collapse_bench.records import Record, Score, Spent, pack_ids
 from collapse_bench.seeding import RUN_LEVEL, Role, Stream, isolated_rng
 from collapse_bench.store import Store
@@ -194,6 +194,8 @@ class Now:
         if role is Role.FIT:
             self.losses = losses
         self.spend(gradient_steps=generator.gradient_steps(num_steps), networks_trained=generator.num_networks)
+        if isinstance(train, LivePool):
+            self.spend(other_samples=generator.batch_size * num_steps)
         present = weights > 0 if gate is None else (weights > 0) & (gate > -math.inf)
         self._see("generator" if role is Role.FIT else role.value, train.image_id[(train.born == REAL) & present])
         if reused:

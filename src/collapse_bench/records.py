@@ -64,7 +64,7 @@ class Spent:
         networks_trained: networks fitted, likewise.
         candidates: candidate images drawn for the pool.
         kept: images kept of them.
-        other_samples: images drawn for another end, for example to refine a model.
+        other_samples: images drawn for another end than the next pool: to refine a model, or as batches of a fit.
         network_evaluations_per_sample: forward passes of a network per candidate.
         judging_evaluations: forward passes of a network on candidates and images of the training pool to judge them,
             one per image, all together; absent from older records, which count as 0. Labelling, measuring and what

@@ -41,6 +41,19 @@ def test_there_is_no_pool_after_generation_0(tmp_path: Path) -> None:
     assert [r.spent.candidates for r in chain.records] == [40, 40, 40]
 
 
+def test_what_is_drawn_for_batches_is_counted_also_where_the_fit_is_reused(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    chains = [FinishedChain(tmp_path / name, *ON_THE_FLY, store=store) for name in ("a", "b")]
+    assert chains[1].records[1].spent.reused == ("fit",)
+    for chain in chains:  # 6 steps with batches of 16
+        assert [r.spent.other_samples for r in chain.records] == [0, 96, 96]
+
+
+def test_every_member_of_a_population_draws_batches_of_its_own() -> None:
+    generator = build(composed("generator=population")["generator"], "generator")
+    assert generator.batch_size == sum(member.batch_size for member in generator.members.values()) > 0
+
+
 @pytest.mark.parametrize("quantize", ["true", "false"])
 def test_batches_are_samples_of_the_parent_by_image_seed_and_none_comes_twice(quantize: str, tmp_path: Path) -> None:
     chain = FinishedChain(tmp_path, *ON_THE_FLY, "budget.num_generations=1", f"sampler.quantize={quantize}")

@@ -171,6 +171,11 @@ class Generator(ABC):
         """Networks that a fit trains."""
         return 1
 
+    @property
+    def batch_size(self) -> int:
+        """Images that one gradient step of the budget looks at, over all networks; 0 where a fit takes no steps."""
+        return 0
+
     def gradient_steps(self, num_steps: int) -> int:
         """Gradient steps that a fit really takes, where the budget is ``num_steps``."""
         return num_steps if self.takes_steps else 0

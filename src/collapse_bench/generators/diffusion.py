@@ -114,6 +114,11 @@ class Diffusion(Generator):
     def __post_init__(self) -> None:
         check_condition_dropout(self.condition_dropout, self.conditional)
 
+    @property
+    def batch_size(self) -> int:
+        """That of the optimisation."""
+        return self.optimisation.batch_size
+
     def empty_model(self, spec: ImageSpec) -> DiffusionModel:
         """An unfitted model."""
         return DiffusionModel(spec, self)

@@ -111,6 +111,11 @@ class Population(Generator):
         """One or more for each member."""
         return sum(member.num_networks for member in self.members.values())
 
+    @property
+    def batch_size(self) -> int:
+        """The sum over the members: each draws batches of its own."""
+        return sum(member.batch_size for member in self.members.values())
+
     def gradient_steps(self, num_steps: int) -> int:
         """The sum over the members, each of which has the whole budget."""
         return sum(member.gradient_steps(num_steps) for member in self.members.values())

@@ -125,6 +125,11 @@ class VAE(Generator):
         check_condition_dropout(self.condition_dropout, self.conditional)
         make_likelihood(self.likelihood, self.decoder_scale)
 
+    @property
+    def batch_size(self) -> int:
+        """That of the optimisation."""
+        return self.optimisation.batch_size
+
     def empty_model(self, spec: ImageSpec) -> VAEModel:
         """An unfitted VAE.
 

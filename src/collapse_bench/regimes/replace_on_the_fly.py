@@ -24,8 +24,8 @@ class ReplaceOnTheFly(Regime):
     by the size of a pool. If the parent makes one image only, it equals replace.
 
     The images that a generation hands on are measured and never trained on, so no mitigation but the control goes
-    with it. Images drawn while training are not counted as candidates: they are ``batch_size`` per gradient step, and
-    their time is that of the fit.
+    with it. Images drawn while training, ``Generator.batch_size`` per gradient step, are counted as other samples and
+    not as candidates; their time is that of the fit.
     """
 
     has_pool: ClassVar[bool] = False
