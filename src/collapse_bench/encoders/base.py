@@ -101,7 +101,7 @@ class Encoder(ABC):
         """The encoder for these real images; trained at most once per content, then read from the store.
 
         Args:
-            real: the real training pool, never the held-out images.
+            real: real images, never held-out ones: those of the training pool, or with a smaller pool more of them.
             spec: shape and classes of the images.
             options: where and in what arithmetic it is trained and evaluated.
             store: where trained weights are kept.
