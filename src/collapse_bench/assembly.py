@@ -60,6 +60,11 @@ def assemble(
         sampler.check(model)
         if sampler.quantize and data.spec.dtype != "uint8":
             raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
+        if regime.hidden and data.spec.dtype == "uint8" and not sampler.quantize:
+            raise ConfigError(
+                f"the regime {type(regime).__name__} hides which images are real, and with sampler.quantize=false the "
+                "real ones alone have whole grey levels; set it to true"
+            )
         regime.check(len(data.pool), budget)
         if not regime.has_pool:
             _check_without_pool(generator, mitigation, type(regime).__name__)

@@ -256,7 +256,10 @@ class Now:
         return dict(self._learnt[key])
 
     def encoder(self, encoder: Encoder) -> FittedEncoder:
-        """A fixed map from images to features, learnt once on the trusted real images; never the one that measures.
+        """A fixed map from images to features, learnt once on the trusted real images.
+
+        It is not the one that measures, but its recipe may be, as that of principal components of the pixels is by
+        default: who chooses by it has a part of the score as objective, and reports say so.
 
         Args:
             encoder: the recipe; where it trains a classifier, that is counted like any other network.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from collapse_bench.distributed import apart, from_main, is_shared, mean_of_all, num_processes, own_part, rank
 from collapse_bench.errors import ConfigError, TrainingError
 from collapse_bench.pool import LivePool, Pool
-from collapse_bench.seeding import isolated_rng, part_of_batch
+from collapse_bench.seeding import RUN_LEVEL, Stream, isolated_rng, part_of_batch
 from collapse_bench.types import to_float
 
 # Lightning says at every fit which accelerators there are.
@@ -171,7 +171,7 @@ class FitJob:
 
     Args:
         num_steps: gradient steps.
-        seed: of all random numbers in the fit.
+        seed: of the first parameters, and by ``seed_of`` of all other random numbers in the fit.
         options: where and in what arithmetic.
         what: names the fit in errors, for example ``"generation 3"``.
         on_step: told (step, num_steps, loss) now and then.
@@ -185,6 +185,10 @@ class FitJob:
     what: str
     on_step: Callable[[int, int, float], None] = _ignore_step
     gate: Float[Tensor, " n"] | None = None
+
+    def seed_of(self, part: Literal["order", "noise"]) -> int:
+        """The seed of the order of images, or of the noise of losses and layers: independent of the parameters' own."""
+        return Stream(self.seed, RUN_LEVEL, part).seed
 
 
 class Batches:
@@ -527,7 +531,7 @@ def train(
         batches = LiveBatches(pool, batch_size, job.num_steps, options.device, own)
     else:
         weights, gate = from_main(lambda: (weights, job.gate))
-        batches = Batches(pool, weights, batch_size, job.num_steps, job.seed, options.device, gate, own)
+        batches = Batches(pool, weights, batch_size, job.num_steps, job.seed_of("order"), options.device, gate, own)
     network.to(options.device).train()
     if options.channels_last:
         network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -535,7 +539,11 @@ def train(
         compute_loss = cast(Callable[..., Tensor], torch.compile(compute_loss))
     module = TrainingModule(network, compute_loss, optimisation, job)
     # What a network draws by itself, for dropout, is each process's own; what its loss draws is the batch's.
-    with isolated_rng(job.seed + rank()), _noise_of_the_batch(own, batch_size, job), warnings.catch_warnings():
+    with (
+        isolated_rng(job.seed_of("noise") + rank()),
+        _noise_of_the_batch(own, batch_size, job),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r"`broadcast_buffers` is deprecated")  # older versions know no other
         try:
@@ -561,7 +569,7 @@ def _noise_of_the_batch(own: slice, batch_size: int, job: FitJob) -> Iterator[No
     if not is_shared():
         yield
         return
-    with part_of_batch(own, batch_size, torch.Generator(job.options.device).manual_seed(job.seed)):
+    with part_of_batch(own, batch_size, torch.Generator(job.options.device).manual_seed(job.seed_of("noise"))):
         yield
 
 

@@ -3,7 +3,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -528,3 +528,9 @@ def test_optimisation_that_makes_no_sense_is_refused_by_name(name: str, value: f
 def test_two_averages_at_once_are_refused() -> None:
     with pytest.raises(ConfigError, match="two averages of the parameters; set one of them to null"):
         Optimisation(ema_width=0.1, ema_decay=0.999)
+
+
+def test_parameters_order_and_noise_have_seeds_of_their_own() -> None:
+    job = FitJob(1, 5, TrainerOptions(num_threads=1), "a fit")
+    assert len({job.seed, job.seed_of("order"), job.seed_of("noise")}) == 3
+    assert job.seed_of("order") == replace(job, num_steps=2).seed_of("order") != replace(job, seed=6).seed_of("order")

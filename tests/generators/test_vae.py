@@ -192,3 +192,23 @@ def test_the_options_of_the_convolutional_layout() -> None:
 def test_options_that_make_no_sense_are_refused(overrides: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         recipe(*overrides)
+
+
+def test_in_bfloat16_the_divergence_of_a_posterior_near_the_prior_is_not_rounded_away() -> None:
+    model = model_of(recipe("generator=vae", "generator.network.width=32", *SMALL))
+    images, labels = noise(64), torch.full((64,), UNLABELLED)
+    last = [module for module in model.encoder.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.mul_(0.05)
+
+    def divergence() -> Tensor:
+        mean, log_variance = model.posterior(images, labels)
+        assert mean.dtype == log_variance.dtype == torch.float32
+        return 0.5 * (mean**2 + log_variance.exp() - 1.0 - log_variance).sum(1).mean()
+
+    with torch.no_grad():
+        exact = divergence()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = divergence()
+    assert 0 < exact < 0.05
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0)

@@ -170,6 +170,8 @@ def test_where_all_is_accepted_it_is_the_control(tmp_path: Path) -> None:
 def test_pictures_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shows pictures"):
         curator().check(Bench(tmp_path, noise(4) / 255).setting)
+    with pytest.raises(ConfigError, match="quantize=true"):
+        curator().check(Bench(tmp_path, noise(4) / 255, real=noise(4)).setting)
 
 
 def test_an_audited_run_goes_on_generation_by_generation(tmp_path: Path) -> None:

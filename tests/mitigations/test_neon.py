@@ -1,12 +1,15 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from chains import TINY, TINY_FLOW, TINY_GAUSSIAN, FinishedChain, assert_equal_chains
+from chains import TINY, TINY_FLOW, TINY_GAUSSIAN, FinishedChain, assert_equal_chains, composed
 from safetensors.torch import load_file
 
+from collapse_bench.cli.config import build
 from collapse_bench.errors import ConfigError
-from collapse_bench.generators.base import Model
+from collapse_bench.generators.base import Generator, Model
+from collapse_bench.generators.population import Population
 from collapse_bench.mitigations.neon import Neon
 from collapse_bench.seeding import Role
 
@@ -79,8 +82,39 @@ def test_two_chains_are_equal(chain: FinishedChain, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [({"w": -1.0}, "w must not be negative"), ({"num_samples": 1}, "num_samples"), ({"num_steps": 0}, "num_steps")],
+    [
+        ({"w": -1.0}, "w must not be negative"),
+        ({"num_samples": 1}, "num_samples"),
+        ({"num_steps": 0}, "num_steps"),
+        ({"learning_rate_factor": 0.0}, "learning_rate_factor must be above 0"),
+    ],
 )
 def test_arguments_out_of_range_are_refused(arguments: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Neon(**{"w": 0.5, "num_samples": 10, "num_steps": 1, **arguments})
+        Neon(**{"w": 0.5, "num_samples": 10, "num_steps": 1, "learning_rate_factor": 0.1, **arguments})
+
+
+def test_the_copy_is_fitted_more_slowly_by_the_factor(chain: FinishedChain) -> None:
+    now, refiner = chain.now(2), chain.parts.mitigation.refiner
+    fitted = now.chain.fitted
+    assert isinstance(refiner, Neon)
+    assert isinstance(fitted, Model)
+
+    def distance(factor: float) -> float:
+        copy = replace(refiner, learning_rate_factor=factor).self_trained(fitted, now)
+        pairs = zip(copy.parameters(), fitted.parameters(), strict=True)
+        return sum((a - b).square().sum().item() for a, b in pairs) ** 0.5
+
+    # Steps of Adam have the length of the learning rate, whatever the gradient.
+    assert distance(0.1) / distance(1.0) == pytest.approx(0.1, rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["flow", "vae", "population"])
+def test_the_learning_rate_of_every_family_is_scaled(name: str) -> None:
+    def rates(generator: Generator) -> list[float]:
+        members = generator.members.values() if isinstance(generator, Population) else [generator]
+        return [member.optimisation.learning_rate for member in members]  # type: ignore[attr-defined]
+
+    generator = build(composed(f"generator={name}")["generator"], "generator")
+    assert rates(generator.with_learning_rate_times(0.1)) == [0.1 * rate for rate in rates(generator)]
+    assert generator.with_learning_rate_times(1.0) == generator

@@ -4,7 +4,7 @@ import pytest
 from chains import TINY_GAUSSIAN, FinishedChain, assert_equal_chains, composed, parts_of
 from weighing import AT_GENERATION_1, born
 
-from collapse_bench.errors import ConfigError
+from collapse_bench.errors import ConfigError, SelectionError
 from collapse_bench.mitigations.optimal_mix import OptimalMix
 
 
@@ -24,8 +24,13 @@ def test_the_share_does_not_depend_on_the_pool(tmp_path: Path) -> None:
         assert [r.train_shares["real"] for r in chain.records] == pytest.approx([1.0, 0.618, 0.618, 0.618])
 
 
-def test_a_pool_of_one_kind_has_equal_weights() -> None:
-    assert len(set(weigh(0.6, -1, -1, -1))) == len(set(weigh(0.6, 0, 1, 0))) == 1
+def test_a_pool_of_real_images_alone_has_equal_weights() -> None:
+    assert len(set(weigh(0.6, -1, -1, -1))) == 1
+
+
+def test_a_pool_without_real_images_is_an_error_and_not_the_control() -> None:
+    with pytest.raises(SelectionError, match="generation 1: mitigation=optimal_mix has no real image"):
+        weigh(0.6, 0, 1, 0)
 
 
 def test_the_share_of_the_pool_is_the_control(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from curating import Bench, noise, points
 from collapse_bench.errors import ConfigError
 from collapse_bench.mitigations.self_correction import SelfCorrection, nearest_of_class
 from collapse_bench.pool import UNLABELLED
+from collapse_bench.types import to_float, to_uint8
 
 
 def corrected(bench: Bench, strength: float, num_clusters: int, num: int) -> list[int]:
@@ -42,6 +43,13 @@ def test_images_stay_grey_levels_or_numbers(tmp_path: Path) -> None:
     curator = SelfCorrection(strength=0.3, num_clusters=2)
     assert Bench(tmp_path, noise(10)).curate(curator, 10).images.dtype == torch.uint8
     assert Bench(tmp_path, noise(10) / 300).curate(curator, 10).images.dtype == torch.float32
+
+
+def test_samples_that_are_not_rounded_are_corrected_as_those_that_are(tmp_path: Path) -> None:
+    curator, real = SelfCorrection(strength=0.4, num_clusters=2), noise(40, seed=1)
+    rounded = Bench(tmp_path / "a", noise(10), real=real).curate(curator, 10).images
+    exact = Bench(tmp_path / "b", to_float(noise(10)), real=real).curate(curator, 10).images
+    torch.testing.assert_close(to_uint8(exact), rounded, rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("images", [noise(10), noise(10) / 3.7], ids=["uint8", "float"])

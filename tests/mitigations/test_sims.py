@@ -79,4 +79,4 @@ def test_other_families_are_refused_before_training(family: tuple[str, ...], tmp
 
 def test_a_negative_contrast_is_refused() -> None:
     with pytest.raises(ConfigError, match="omega must not be negative"):
-        SIMS(omega=-0.1, num_samples=10, num_steps=1)
+        SIMS(omega=-0.1, num_samples=10, num_steps=1, learning_rate_factor=0.1)

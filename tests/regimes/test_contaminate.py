@@ -107,3 +107,8 @@ def test_more_trusted_images_than_real_ones_are_refused(tmp_path: Path) -> None:
 def test_arguments_out_of_range_are_refused(fraction: float, num_trusted: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Contaminate(fraction, num_trusted)
+
+
+def test_samples_that_are_told_by_their_fractions_of_grey_levels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Contaminate hides which images are real.*sampler.quantize=false"):
+        parts_of(composed(*TINY, *TINY_FLOW, "regime=contaminate", "sampler.quantize=false"), tmp_path)

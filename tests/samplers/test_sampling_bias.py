@@ -137,6 +137,7 @@ def test_temperature_and_truncation_reach_fresh_noise_too(make, process) -> None
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"early_stop": 1.0}, r"early_stop must lie in \[0, 1\)"),
         ({"early_stop": -0.1}, r"early_stop must lie in \[0, 1\)"),
+        ({"early_stop": 0.98}, r"early_stop=0.98 leaves out all \d+ steps"),
     ],
 )
 def test_impossible_options_are_refused(options: dict, message: str) -> None:

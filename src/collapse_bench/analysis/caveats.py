@@ -32,6 +32,11 @@ def caveats(runs: Sequence[Run]) -> list[str]:
         found.append(
             "Different numbers of images were measured; metrics with a sample bias (FID first) do not compare then."
         )
+    if judges := [arm for arm, members in arms.items() if any(_chooses_by_what_measures(run) for run in members)]:
+        found.append(
+            f"In {_arms(judges)} images are chosen by the features that measure: a part of the score is its own "
+            "objective. See other features as well, for example encoder=[pca,classifier]."
+        )
     table = environments(runs)
     if len(table.columns) > 1:
         differing = [str(name) for name in table.index[table.nunique(axis=1) > 1]]
@@ -76,6 +81,13 @@ def headline_scores(runs: Sequence[Run]) -> list[Score]:
 
 def _code(run: Run) -> str:
     return str(run.info["identity"].get("code", ""))
+
+
+def _chooses_by_what_measures(run: Run) -> bool:
+    """Whether the curator's features are those of the only encoder that measures."""
+    chooses_by = run.config.get("mitigation", {}).get("curator", {}).get("features")
+    measures_by = [encoder.get("features", encoder) for encoder in run.config.get("encoder", {}).values()]
+    return chooses_by is not None and measures_by == [chooses_by]
 
 
 def _arms(names: Sequence[str]) -> str:

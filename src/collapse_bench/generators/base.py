@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal, Self, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -175,6 +175,12 @@ class Generator(ABC):
     def batch_size(self) -> int:
         """Images that one gradient step of the budget looks at, over all networks; 0 where a fit takes no steps."""
         return 0
+
+    def with_learning_rate_times(self, factor: float) -> Self:
+        """The same recipe with ``factor`` times its learning rate; itself where a fit takes no steps."""
+        if self.takes_steps:
+            raise NotImplementedError(f"{type(self).__name__} does not say what its learning rate is")
+        return self
 
     def gradient_steps(self, num_steps: int) -> int:
         """Gradient steps that a fit really takes, where the budget is ``num_steps``."""

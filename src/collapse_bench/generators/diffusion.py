@@ -1,8 +1,8 @@
 """Models that turn noise into images step by step: diffusion and flow matching."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Self, final
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -118,6 +118,11 @@ class Diffusion(Generator):
     def batch_size(self) -> int:
         """That of the optimisation."""
         return self.optimisation.batch_size
+
+    def with_learning_rate_times(self, factor: float) -> Self:
+        """That of the optimisation."""
+        rate = factor * self.optimisation.learning_rate
+        return replace(self, optimisation=replace(self.optimisation, learning_rate=rate))
 
     def empty_model(self, spec: ImageSpec) -> DiffusionModel:
         """An unfitted model."""

@@ -29,17 +29,18 @@ class GaussianModel(Model):
         self.factor = nn.Parameter(factor.double(), requires_grad=False)
 
     def loss(self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """The negative log-likelihood of each image in nats; infinite for a singular covariance.
+        """The negative log-likelihood of each image in nats; infinite for a covariance that is singular to rounding.
 
         Args:
             images: of any range.
             labels: ignored.
         """
         factor = self.factor if self.factor.ndim == 2 else self.factor.diag()
-        whitened, info = torch.linalg.solve_ex(factor, (images.flatten(1).double() - self.mean).T)
-        if info.item() > 0:
-            return torch.full((len(images),), torch.inf, device=images.device)
-        log_determinant = torch.linalg.slogdet(factor).logabsdet
+        spreads = torch.linalg.svdvals(factor)
+        if spreads[-1] <= len(spreads) * torch.finfo(spreads.dtype).eps * spreads[0]:
+            return torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
+        whitened = torch.linalg.solve(factor, (images.flatten(1).double() - self.mean).T)
+        log_determinant = spreads.log().sum()
         return 0.5 * (whitened.square().sum(0) + self.spec.num_values * math.log(2 * math.pi)) + log_determinant
 
     def from_noise(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n c h w"]:

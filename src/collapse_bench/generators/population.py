@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast, final
+from typing import Self, cast, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -115,6 +115,11 @@ class Population(Generator):
     def batch_size(self) -> int:
         """The sum over the members: each draws batches of its own."""
         return sum(member.batch_size for member in self.members.values())
+
+    def with_learning_rate_times(self, factor: float) -> Self:
+        """Those of all members."""
+        slower = {name: member.with_learning_rate_times(factor) for name, member in self.members.items()}
+        return replace(self, members=slower)
 
     def gradient_steps(self, num_steps: int) -> int:
         """The sum over the members, each of which has the whole budget."""

@@ -1,7 +1,7 @@
 """Variational autoencoders (Kingma and Welling 2014, arXiv:1312.6114), also with classes (Sohn et al. 2015)."""
 
-from dataclasses import dataclass
-from typing import Literal, final
+from dataclasses import dataclass, replace
+from typing import Literal, Self, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -55,14 +55,14 @@ class VAEModel(Model):
     def posterior(
         self, images: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n l"], Float[Tensor, "n l"]]:
-        """Mean and log-variance of the latents of each image.
+        """Mean and log-variance of the latents of each image, in float32: bfloat16 would round a small KL term away.
 
         Args:
             images: in [-1, 1].
             labels: classes; ignored by an encoder that does not see them.
         """
         condition = self._one_hot(labels) if self.encoder_sees_class else images.new_zeros(len(images), 0)
-        mean, log_variance = self.encoder(images, condition).chunk(2, dim=1)
+        mean, log_variance = self.encoder(images, condition).float().chunk(2, dim=1)
         return mean, log_variance
 
     def output(self, latents: Float[Tensor, "n l"], labels: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
@@ -129,6 +129,11 @@ class VAE(Generator):
     def batch_size(self) -> int:
         """That of the optimisation."""
         return self.optimisation.batch_size
+
+    def with_learning_rate_times(self, factor: float) -> Self:
+        """That of the optimisation."""
+        rate = factor * self.optimisation.learning_rate
+        return replace(self, optimisation=replace(self.optimisation, learning_rate=rate))
 
     def empty_model(self, spec: ImageSpec) -> VAEModel:
         """An unfitted VAE.

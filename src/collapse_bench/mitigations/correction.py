@@ -42,7 +42,11 @@ class Correction(Curator):
         """The corrected images; see ``targets``."""
         candidates = draw(num_needed)
         values = candidates.images.float().flatten(1)
-        moved = values.lerp(self.targets(values, candidates.labels, now), self.strength).view(candidates.images.shape)
+        if now.setting.spec.dtype == "uint8" and candidates.images.dtype != torch.uint8:  # samples in [-1, 1]
+            targets = self.targets((values + 1) * 127.5, candidates.labels, now) / 127.5 - 1
+        else:
+            targets = self.targets(values, candidates.labels, now)
+        moved = values.lerp(targets, self.strength).view(candidates.images.shape)
         images = moved.round().clamp(0, 255).to(torch.uint8) if candidates.images.dtype == torch.uint8 else moved
         return replace(candidates, images=images).take(torch.arange(num_needed), because=self.reason)
 

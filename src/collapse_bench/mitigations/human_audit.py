@@ -20,7 +20,7 @@ from collapse_bench.mitigations.selection import Selection
 from collapse_bench.now import Now, Setting
 from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.rundir import RunDir, read_json, write_text
-from collapse_bench.samplers.base import Draw
+from collapse_bench.samplers.base import Draw, Sampler
 from collapse_bench.types import ImageSpec
 
 _COLUMNS = ("number", "pixel_hash", "class", "decision")
@@ -50,8 +50,9 @@ class HumanAudit(Selection):
     def check(self, setting: Setting) -> None:
         """Raises ConfigError as ``Selection`` does, or if the images cannot be looked at."""
         super().check(setting)
-        if setting.spec.dtype != "uint8":
-            raise ConfigError("mitigation=human_audit shows pictures, and this data set has none; use another one")
+        assert isinstance(setting.sampler, Sampler)
+        if setting.spec.dtype != "uint8" or not setting.sampler.quantize:
+            raise ConfigError("mitigation=human_audit shows pictures; choose a data set of them and quantize=true")
 
     def candidates(self, draw: Draw, num_needed: int, now: Now) -> Pool:
         """Those that were exported, pixel for pixel; at the first time the next images of the sampler are.

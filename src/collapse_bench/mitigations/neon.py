@@ -23,6 +23,7 @@ class Neon(SelfTraining):
     Args:
         num_samples: see ``SelfTraining``; the paper has 6,000 to 25,000 for CIFAR-10.
         num_steps: see ``SelfTraining``.
+        learning_rate_factor: see ``SelfTraining``.
         w: how far, at least 0.
     """
 

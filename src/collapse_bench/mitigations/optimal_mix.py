@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapse_bench.errors import ConfigError
+from collapse_bench.errors import ConfigError, SelectionError
 from collapse_bench.mitigations.base import Weigher
 from collapse_bench.now import Now, Setting
 from collapse_bench.pool import REAL, VisiblePool
@@ -44,10 +44,19 @@ class OptimalMix(Weigher):
             )
 
     def weigh(self, train: VisiblePool, now: Now) -> Float[Tensor, " n"]:
-        """One weight for all real images and one for all others."""
+        """One weight for all real images and one for all others.
+
+        Raises:
+            SelectionError: if no image is real.
+        """
         real = train.born == REAL
         num_real, num_synthetic = int(real.sum()), int((~real).sum())
-        if num_real == 0 or num_synthetic == 0:
+        if num_real == 0:
+            raise SelectionError(
+                f"generation {now.generation}: mitigation=optimal_mix has no real image to give a share of "
+                f"{self.frac_real:g}: the regime left none in this pool; choose one that keeps them (regime=augment)"
+            )
+        if num_synthetic == 0:
             return torch.ones(len(train), dtype=torch.float64)
         # Both are multiplied by the size of both parts, so that equal parts have exactly equal weights.
         weight_real, weight_synthetic = self.frac_real * num_synthetic, (1 - self.frac_real) * num_real

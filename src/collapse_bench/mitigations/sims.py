@@ -54,6 +54,7 @@ class SIMS(SelfTraining):
     Args:
         num_samples: see ``SelfTraining``.
         num_steps: see ``SelfTraining``.
+        learning_rate_factor: see ``SelfTraining``.
         omega: how far, at least 0.
     """
 

@@ -25,8 +25,8 @@ class Mark:
 
     After Cox, Kilian, Leighton and Shamoon, "Secure spread spectrum watermarking for multimedia", IEEE Transactions on
     Image Processing 6, 1997. Frequencies are measured in units of the standard deviation that they have in real
-    images: the mark has the same size in all of them, so it is strongest where images have least, and an image's
-    statistic is the normalised correlation of its coefficients with the signs. Colours carry the same mark.
+    images, and the mark is strongest where images have least: a matched filter. An image's statistic is the normalised
+    correlation of its coefficients with the signs. Colours carry the same mark.
 
     Args:
         key: of the signs.

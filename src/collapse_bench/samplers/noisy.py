@@ -45,6 +45,11 @@ class NoisySampler(Sampler):
             raise ConfigError(f"sampler.num_steps must be at least 1, got {self.num_steps}")
         if not 0 <= self.early_stop < 1:
             raise ConfigError(f"sampler.early_stop must lie in [0, 1), got {self.early_stop}")
+        if self.num_steps_taken < 1:
+            raise ConfigError(
+                f"sampler.early_stop={self.early_stop:g} leaves out all {self.num_steps} steps; lower it, or raise "
+                "sampler.num_steps"
+            )
 
     @property
     @abstractmethod

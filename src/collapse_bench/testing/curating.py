@@ -132,7 +132,7 @@ class Bench:
         self.run_dir = RunDir(folder / "run")
         self.setting: Setting = replace(
             base,
-            spec=ImageSpec(images.shape[1], height, width, names, str(images.dtype).removeprefix("torch.")),
+            spec=ImageSpec(images.shape[1], height, width, names, str(real.dtype).removeprefix("torch.")),
             real=pool,
             trusted=pool,
             sampler=ListedSampler(
