@@ -15,6 +15,7 @@ from collapse_bench.analysis.tables import (
     curve_table,
     format_arm_table,
     format_curve_table,
+    format_detection_table,
     format_generation_table,
     format_interval,
     format_paired_table,
@@ -31,6 +32,7 @@ from collapse_bench.analysis.tables import (
     zero_note,
 )
 from collapse_bench.errors import RunDirError
+from collapse_bench.records import Score
 
 
 def test_the_table_of_a_run_starts_with_the_floor(make_run, floors, model_value):
@@ -98,6 +100,25 @@ def test_a_column_with_one_number_above_zero_is_shown(chain):
 def test_a_table_of_zeros_alone_is_shown(chain):
     runs = [chain({"duplicates": [0.0, 0.0]}, regime=regime) for regime in ("replace", "mix")]
     assert "duplicates ↓" in format_arm_table(runs, arm_table(runs)).columns
+
+
+def test_what_is_flagged_and_what_a_change_costs_is_a_row_per_arm_that_has_it(chain):
+    def with_scores(run, *scores):
+        last = run.records[-1]
+        more = tuple(Score(metric, of, value, 10, 10, "floor") for metric, of, value in scores)
+        return replace(run, records=(*run.records[:-1], replace(last, scores=(*last.scores, *more))))
+
+    plain = chain({"fid": [1.0, 2.0]})
+    flags = (("flagged", "kept", 0.99), ("flagged", "model", 0.02), ("flagged", "control", 0.01))
+    costs = (("fid", "kept", 2.5), ("fid", "unchanged", 2.25))
+    marking = with_scores(chain({"fid": [1.0, 2.0]}, mitigation="watermark"), *flags, *costs)
+    moving = with_scores(chain({"fid": [1.0, 2.0]}, mitigation="anchoring"), *costs)
+    table = format_detection_table([plain, marking, moving])
+    assert {arm: list(row) for arm, row in zip(table.index, table.to_numpy(), strict=True)} == {
+        "watermark": ["1", "1", "0.990", "0.020", "0.010", "2.50", "2.25"],
+        "anchoring": ["1", "1", "n/a", "n/a", "n/a", "2.50", "2.25"],
+    }
+    assert len(format_detection_table([plain])) == 0
 
 
 def test_the_paired_table_takes_out_what_a_seed_does_to_both_arms(sweep, model_value):

@@ -41,6 +41,7 @@ from collapse_bench.analysis.ranking import BudgetClass, budget_classes, differi
 from collapse_bench.analysis.runs import Run, config_differences, group_by_arm, headline, refused_arms
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
+    DETECTION_LEGEND,
     NO_PAIRS,
     PAIRED_LEGEND,
     RANKED,
@@ -52,6 +53,7 @@ from collapse_bench.analysis.tables import (
     format_against_table,
     format_arm_table,
     format_curve_table,
+    format_detection_table,
     format_generation_table,
     format_paired_table,
     format_ranking_table,
@@ -202,6 +204,7 @@ def _scores(
     runs: Sequence[Run], arms: Mapping[str, Sequence[Run]], scores: pd.DataFrame, baseline: str | None
 ) -> dict[str, object]:
     paired = format_paired_table(runs, baseline)
+    detection = format_detection_table(runs)
     kept_measured = any(score.of == "kept" for run in runs for record in run.records for score in record.scores)
     several = len(arms) > 1
     scoreboard = (
@@ -216,6 +219,8 @@ def _scores(
         "paired_title": paired_title(baseline),
         "paired_legend": PAIRED_LEGEND,
         "paired_table": to_html(paired) if len(paired) else None,
+        "detection_table": to_html(detection) if len(detection) else None,
+        "detection_legend": DETECTION_LEGEND,
         "no_pairs": NO_PAIRS if several and not len(paired) else None,
         "kept_table": to_html(format_arm_table(runs, arm_table(runs, "kept"))) if kept_measured else None,
     }

@@ -256,6 +256,29 @@ def zero_note(runs: Sequence[Run]) -> list[str]:
     return [f"0 in every run and generation and at the floor, so not shown: {', '.join(names)}"] if names else []
 
 
+def format_detection_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """What a detector flags and what changing pixels costs, as text: one row per arm that does either.
+
+    At the last generation of the arm; empty where no arm does.
+    """
+    columns = {
+        "flagged of those handed on": ("flagged", "kept"),
+        "of fresh samples": ("flagged", "model"),
+        "of held-out real images": ("flagged", "control"),
+        "FID ↓ of those handed on": ("fid", "kept"),
+        "before they were changed": ("fid", "unchanged"),
+    }
+    body = {}
+    for arm, members in group_by_arm(runs).items():
+        last = last_generation(members) if any(run.records for run in members) else -1
+        found = {name: summarize(list(_at(members, last, *key).values())) for name, key in columns.items()}
+        if found["of fresh samples"].n or found["before they were changed"].n:
+            body[arm] = {"last": str(last), "seeds": str(len(members))} | {
+                name: _interval_or_missing(columns[name][0], interval) for name, interval in found.items()
+            }
+    return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
+
+
 def refusals(runs: Sequence[Run]) -> list[str]:
     """Why arms of the arm table are n/a, in words, each reason with its arms."""
     arms: dict[str, list[str]] = {}
@@ -642,6 +665,14 @@ PAIRED_LEGEND = (
     "reached; not corrected for the number of arms and metrics in the table."
 )
 """How a table of differences is read."""
+
+DETECTION_LEGEND = (
+    "Shares of images that the detector of a weigher takes for synthetic: of the samples that are handed on (with a "
+    "watermark, marked ones), of the model's fresh samples (never marked), and of held-out real images, which are the "
+    "false positives. For a curator that changes pixels also what the change costs: FID of what it hands on, and of "
+    "the same samples before. At the last generation, over seeds."
+)
+"""How a table of detection is read."""
 
 NO_PAIRS = "No differences are shown: no arm is a control of another; name one with --baseline."
 """What is said of several arms where the table of differences is empty."""

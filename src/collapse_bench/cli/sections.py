@@ -11,6 +11,7 @@ from collapse_bench.analysis.formats import escape_latex, to_latex, to_markdown,
 from collapse_bench.analysis.runs import Run, group_by_arm, headline
 from collapse_bench.analysis.tables import (
     CARD_LEGEND,
+    DETECTION_LEGEND,
     NO_PAIRS,
     PAIRED_LEGEND,
     RANKING_LEGEND,
@@ -20,6 +21,7 @@ from collapse_bench.analysis.tables import (
     format_against_table,
     format_arm_table,
     format_curve_table,
+    format_detection_table,
     format_paired_table,
     format_ranking_table,
     format_verdict_table,
@@ -79,6 +81,8 @@ def compose_sections(
     sections.append(Section("Each arm at its last generation", legend, arms, notes))
     if len(paired):
         sections.append(Section(paired_title(baseline), PAIRED_LEGEND, paired))
+    if len(detection := format_detection_table(runs)):
+        sections.append(Section("Detection, and the cost of changed pixels", DETECTION_LEGEND, detection))
     if setting is not None:
         against = format_against_table(runs, setting)
         sections.append(Section(f"Against {setting}, each arm at its last generation", "", against))
