@@ -222,7 +222,7 @@ def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
     assert model.label_shares.tolist() == pytest.approx([0, 1e-9, 1], abs=1e-8)
 
 
-FLOW_SAMPLERS = ("euler_50", "euler_20", "midpoint_10")
+FLOW_SAMPLERS = ("euler_50", "euler_20", "midpoint_10")  # the finest first
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ FLOW_SAMPLERS = ("euler_50", "euler_20", "midpoint_10")
     [
         ("flow", FLOW_SAMPLERS),
         ("flow_unet", FLOW_SAMPLERS),
-        ("ddpm", ("ancestral_100", "ancestral_1000", "ddim_50", "ddim_20")),
+        ("ddpm", ("ancestral_1000", "ancestral_100", "ddim_50", "ddim_20")),
         ("edm", ("heun_18",)),
     ],
 )
@@ -247,11 +247,12 @@ def test_a_noisy_model_overfits_eight_images_with_every_sampler(name: str, sampl
     # A DDPM's weights leave the last, nearly clean levels little of its loss, so that they are learnt late.
     model = fit(generator, pool, torch.ones(8), num_steps={"flow_unet": 600, "ddpm": 3000}.get(name, 1500))
     for option in samplers:
-        images, _ = make(name, f"sampler={option}")[1].sample(model, torch.arange(40))
+        images, _ = make(name, f"sampler={option}")[1].sample(model, torch.arange(200))
         distance = torch.cdist(images.flatten(1).float(), pool.images.flatten(1).float()) / 8.0  # root mean square
         # Images of noise are 104 grey levels apart, so a sample within 20 is a copy of one of the eight.
-        assert (distance.min(1).values < 20).float().mean() > 0.9, option
-        assert len(distance.argmin(1).unique()) >= 6, option
+        # Coarse steps stray between two of them more often: of 400 samples, 0.85 were copies with ddim_20.
+        assert (distance.min(1).values < 20).float().mean() > (0.9 if option == samplers[0] else 0.75), option
+        assert len(distance.argmin(1).unique()) == 8, option
 
 
 @pytest.mark.slow
