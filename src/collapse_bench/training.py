@@ -49,7 +49,7 @@ class TrainerOptions:
         precision: Lightning's name of the arithmetic of training: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
         num_threads: CPU threads of a process. Floating-point sums depend on it, so it is part of what makes a run
             reproducible bit for bit.
-        compile: compile the loss with ``torch.compile``.
+        compile: compile the loss with ``torch.compile``; its noise is then another, as repeatable.
         channels_last: memory format of image networks.
         strategy: Lightning's name of how several processes train: ``"ddp"``, which adds up their gradients; or
             ``"single"``, for one process.

@@ -10,8 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.backends import cuda, cudnn
 
 from collapse_bench.cli.config import build
+from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators.processes import signal_table
 from collapse_bench.pool import Pool
+from collapse_bench.seeding import isolated_rng
 from collapse_bench.training import FitJob, TrainerOptions
 from collapse_bench.types import ImageSpec
 
@@ -68,3 +70,24 @@ def test_float32_is_float32_on_a_gpu() -> None:
     cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = "tf32"
     TrainerOptions(num_threads=torch.get_num_threads()).apply()
     assert (cuda.matmul.fp32_precision, cudnn.conv.fp32_precision) == ("ieee", "ieee")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_a_compiled_fit_repeats_and_learns_what_an_uncompiled_one_does() -> None:
+    generator = build(composed("generator=flow", "generator.network.width=32")["generator"], "generator")
+    images = torch.randint(0, 256, (64, *SPEC.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pool = Pool.real(images, torch.arange(64) % 3, "random")
+
+    def fit(compiled: bool) -> tuple[str, float]:
+        with isolated_rng(0):
+            model = generator.empty_model(SPEC)
+        options = TrainerOptions(num_threads=1, compile=compiled)
+        losses = generator.fit_model(model, pool, torch.ones(64), FitJob(60, 1, options, "generation 0"))
+        assert losses[-1][1] < losses[0][1]
+        return fingerprint(model), sum(loss for _, loss in losses) / len(losses)
+
+    (eager, mean), (compiled, compiled_mean), again = fit(False), fit(True), fit(True)
+    assert again == (compiled, compiled_mean)
+    assert compiled != eager, "compiled code draws other noise"
+    assert compiled_mean == pytest.approx(mean, rel=0.02)

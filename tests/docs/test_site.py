@@ -131,6 +131,14 @@ def test_the_commands_about_loggers_run(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_commands_about_encoders_run(tmp_path: Path) -> None:
+    run, measure = commands("encoders.md")
+    for command in ([*shlex.split(run), *SMALL], shlex.split(measure)):
+        process = call(*command, folder=tmp_path)
+        assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
