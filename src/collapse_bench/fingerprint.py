@@ -25,6 +25,7 @@ _LIBRARIES = {
     "pytorch-lightning": "pytorch_lightning",
     "torchmetrics": "torchmetrics",
     "numpy": "numpy",
+    "scipy": "scipy",
     "scikit-learn": "sklearn",
 }
 """What the numbers depend on besides the user's own parts: names of distributions, and of what they import."""

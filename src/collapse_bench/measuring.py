@@ -263,6 +263,7 @@ class Measurer:
         key = fingerprint(
             code_version(),
             self.identity,
+            [(ruler.encoder.package, ruler.encoder.device.type) for ruler in self._rulers],
             self._reference.labels,
             self._control.labels,
             real.content_hash,
@@ -274,10 +275,9 @@ class Measurer:
         floor = []
         for score in self._control_scores:
             if score.metric in tensors:
-                values = tensors[score.metric]
-                defined = values[values.isfinite()]
-                mean = defined.mean().item() if len(defined) else math.nan
-                spread = defined.std().item() if len(defined) > 1 else None
+                values = tensors[score.metric]  # without those splits that have none, the mean would be of lucky ones
+                mean = values.mean().item() if values.isfinite().all() else math.nan
+                spread = values.std().item() if len(values) > 1 and math.isfinite(mean) else None
                 floor.append(replace(score, of="floor", value=mean, low=None, high=None, spread=spread))
         return tuple(floor)
 

@@ -108,8 +108,9 @@ class Ruler:
             columns = {"features": encoded.features}
             return columns if encoded.probabilities is None else columns | {"probabilities": encoded.probabilities}
 
-        # Threads and processes decide the last digits, as everywhere.
-        key = fingerprint(code_version(), self.encoder, images.images, torch.get_num_threads(), num_processes())
+        # Threads, processes and the device decide the last digits, as everywhere.
+        where = (torch.get_num_threads(), num_processes(), self.encoder.device.type)
+        key = fingerprint(code_version(), self.encoder.package, self.encoder, images.images, *where)
         tensors, _ = self.store.get_or_build("features", key, build, together=True)
         return Encoded(tensors["features"], tensors.get("probabilities"))
 

@@ -284,3 +284,18 @@ def test_every_committed_entry_has_its_archive():
     folders = [file.parent for file in RESULTS.rglob(ENTRY)]
     assert folders
     assert all((folder / ARCHIVE).is_file() for folder in folders)
+
+
+def test_without_any_ranked_metric_the_first_headline_metric_is_ranked(make_run, tmp_path):
+    for mitigation, decay in (("control", 0.2), ("better", 0.1)):
+        for seed in range(2):
+            make_run(
+                f"runs/{mitigation}-{seed}",
+                seed=seed,
+                decay=decay,
+                metrics=["precision", "tail_mass"],
+                choices={"mitigation": mitigation},
+                config={"mitigation": {} if mitigation == "control" else {"curator._target_": mitigation}},
+            )
+    (standing,) = standings(find_runs(tmp_path / "runs"))
+    assert list(format_standing(standing).columns) == ["budget", "seeds", "gain in precision"]

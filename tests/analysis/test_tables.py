@@ -102,6 +102,17 @@ def test_a_table_of_zeros_alone_is_shown(chain):
     assert "duplicates ↓" in format_arm_table(runs, arm_table(runs)).columns
 
 
+def test_a_floor_of_another_number_of_images_is_not_shown_beside_what_is_kept(chain):
+    run = chain({"fid": [1.0, 2.0]})
+    kept = tuple(
+        replace(record, scores=(*record.scores, Score("fid", "kept", 3.0, 100, 450, "lower"))) for record in run.records
+    )
+    runs = [replace(run, records=kept)]
+    assert arm_table(runs).iloc[0]["floor"] == run.floor("fid")
+    assert math.isnan(arm_table(runs, "kept").iloc[0]["floor"])
+    assert format_arm_table(runs, arm_table(runs, "kept")).loc[FLOOR, "FID ↓"] == "n/a"
+
+
 def test_what_is_flagged_and_what_a_change_costs_is_a_row_per_arm_that_has_it(chain):
     def with_scores(run, *scores):
         last = run.records[-1]
@@ -190,6 +201,17 @@ def test_a_single_arm_has_an_empty_paired_table(make_run):
 )
 def test_values_are_shown_with_as_many_digits_as_they_carry(metric, value, text):
     assert format_value(metric, value) == text
+
+
+def test_a_half_width_is_not_rounded_to_nothing():
+    assert format_interval("class_kl", SeedInterval(1.361, 1.3595, 1.3625, 3, "t")) == "1.361 ± 0.002"
+    assert format_interval("recall", SeedInterval(0.5, 0.5, 0.5, 3, "t")) == "0.500 ± 0.000"
+
+
+@pytest.mark.parametrize(("p", "shown"), [(0.0496, "0.0496"), (0.05, "0.050"), (0.0504, "0.0504"), (0.2, "0.200")])
+def test_a_p_value_shows_on_which_side_of_the_level_it_lies(judged, p, shown):
+    verdicts = verdict_table(judged).assign(p_holm=p)
+    assert f"p = {shown}, n = 3" in format_verdict_table(verdicts).loc["hallucinated data", "replace"]
 
 
 def test_intervals_show_their_kind():

@@ -375,3 +375,18 @@ def test_every_definition_says_its_rule_with_its_thresholds():
     assert "fid_infinity up by more than 4 times the control at generation 0, or held_out_loss" in CATASTROPHIC.rule
     assert "down by more than 0.15 times the control" in EarlyCollapse().scaled(1.5).rule
     assert ANY_RISE.rule == "change since generation 0: fid_infinity up, or held_out_loss up"
+
+
+def test_a_rise_is_decided_also_where_the_control_is_as_good_as_can_be(chain):
+    """A FID at infinity is about 0 there, and nothing can be relative to it; a threshold of 0 needs no scale."""
+    of_regime = {"real": [-0.008, -0.007, -0.009], "replace": [-0.008, 1.0, 2.0]}
+    runs = [
+        chain({"fid_infinity": [v * (1 + 0.01 * seed) for v in curve]}, seed=seed, regime=regime)
+        for regime, curve in of_regime.items()
+        for seed in range(3)
+    ]
+    verdicts = {verdict.definition: verdict for verdict in judge(runs)["replace"]}
+    assert verdicts["any rise of risk"].decision == "yes"
+    assert verdicts["any rise of risk"].effect.centre == pytest.approx(2.02, abs=0.02)
+    assert verdicts["catastrophic rise of risk"].decision == "not decidable"
+    assert "not above 0" in verdicts["catastrophic rise of risk"].reason

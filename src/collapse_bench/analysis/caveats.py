@@ -1,11 +1,15 @@
 """What is to be known of a set of runs before their numbers are read."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from collapse_bench.analysis.runs import Run, group_by_arm, headline
 from collapse_bench.records import Score
+
+MAX_DUPLICATES = 0.05
+"""Share of samples that repeat another one, above which recall is not to be trusted."""
 
 MAX_CAVEATS = 6
 """As many are shown at once; the page unfolds the others."""
@@ -31,6 +35,17 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     if len({score.num_samples for score in headline_scores(runs)}) > 1:
         found.append(
             "Different numbers of images were measured; metrics with a sample bias (FID first) do not compare then."
+        )
+    if repeating := [arm for arm, members in arms.items() if any(_repeats(run) for run in members)]:
+        found.append(
+            f"In {_arms(repeating)} samples repeat each other pixel by pixel. Recall counts neighbours among different "
+            "samples and rises with repeats: look at coverage and duplicates there."
+        )
+    if shifted := _beyond_the_floor(runs):
+        found.append(
+            "Real control images score beyond three standard deviations of the floor: "
+            f"{shifted}. The images that models are fitted to have another law than the reference, and a "
+            "perfect model of them scores as the control set does."
         )
     if judges := [arm for arm, members in arms.items() if any(_chooses_by_what_measures(run) for run in members)]:
         found.append(
@@ -81,6 +96,21 @@ def headline_scores(runs: Sequence[Run]) -> list[Score]:
 
 def _code(run: Run) -> str:
     return str(run.info["identity"].get("code", ""))
+
+
+def _repeats(run: Run) -> bool:
+    return bool(run.records) and run.value(len(run.records) - 1, "duplicates") > MAX_DUPLICATES
+
+
+def _beyond_the_floor(runs: Sequence[Run]) -> str:
+    """Metrics whose control set scores far from the floor, with both numbers."""
+    found = []
+    for metric in headline(runs):
+        of_runs = [(run.value(0, metric, "control"), run.floor(metric), run.floor_spread(metric)) for run in runs]
+        control, floor, spread = next((of for of in of_runs if all(map(math.isfinite, of))), (0.0, 0.0, 0.0))
+        if abs(control - floor) > 3 * spread > 0:
+            found.append(f"{metric} {control:.3g} beside {floor:.3g} ± {spread:.2g}")
+    return ", ".join(found)
 
 
 def _chooses_by_what_measures(run: Run) -> bool:

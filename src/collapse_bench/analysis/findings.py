@@ -55,7 +55,7 @@ def score_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
     direction = better(runs, metric)
     edge = _bad(floor, direction, floor) + 2 * spread
     within = [row["arm"] for row in rows if _bad(row["value"].centre, direction, floor) <= edge]
-    return f"{text}. {_count(len(within), len(rows), 'arm')} within two standard deviations of that."
+    return f"{text}. {_count(len(within), len(rows), 'arm')} no worse than two standard deviations from that."
 
 
 def standing_finding(runs: Sequence[Run], *, across_budgets: bool = False) -> str:
@@ -116,7 +116,8 @@ def curve_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
     if worsening[worst["arm"]].centre <= 0:
         text = f"{_cap(label(metric))} is in no arm worse than at generation 0"
     if not known:
-        return f"{text}. There is one seed per arm, so no interval."
+        one = max(row["change"].n for row in rows) < 2
+        return f"{text}. There is one seed per arm, so no interval." if one else f"{text}."
     return f"{text}. {_count(len(worse), len(known), 'arm')} worse than at generation 0, by the 95 % interval."
 
 
@@ -148,7 +149,8 @@ def verdict_finding(verdicts: pd.DataFrame) -> str:
         f"{_count(len(collapsed), len(judged), 'judged arm', 'shows', 'show')} a collapse by at least one "
         f"definition; “{most}” is shown most often ({count} of {len(judged)})"
     )
-    return f"{text}, {' and '.join(f'“{name}”' for name in silent)} by none." if silent else f"{text}."
+    text = f"{text}, {' and '.join(f'“{name}”' for name in silent)} by none" if silent else text
+    return f"{text}. Corrected for the definitions within an arm, not for the number of arms."
 
 
 def sample_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
@@ -187,7 +189,8 @@ def class_finding(runs: Sequence[Run]) -> str:
     )
     if len(last) == 1:
         return f"{text}."
-    return f"{text}. {_count(len(lost), len(last), 'arm', 'has', 'have')} a class without any sample."
+    counted = _count(len(lost), len(last), "arm", "has", "have")
+    return f"{text}. {counted} a class without any sample, each by its first seed."
 
 
 def pool_finding(runs: Sequence[Run]) -> str:

@@ -12,7 +12,7 @@ from collapse_bench.analysis.comparing import does_nothing
 from collapse_bench.analysis.entries import Entry, find_entries, load_entry_runs
 from collapse_bench.analysis.formats import to_html, to_markdown, to_text
 from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, distance_from_best, rank
-from collapse_bench.analysis.runs import Run, better, group_by_arm, group_by_family
+from collapse_bench.analysis.runs import Run, better, group_by_arm, group_by_family, headline
 from collapse_bench.analysis.statistics import SeedInterval, paired_difference
 from collapse_bench.analysis.tables import RANKED, format_interval, format_rank, label, refusals
 
@@ -193,7 +193,7 @@ def _standing(family: str, members: Sequence[Run]) -> Standing:
     classes = budget_classes(members)
     reached = {arm: runs for of_class in classes for arm, runs in of_class.arms.items()}
     measured = {name for run in members for name in run.metrics}
-    metrics = [metric for metric in RANKED if metric in measured]
+    metrics = [metric for metric in RANKED if metric in measured] or headline(members)[:1]
     gains: dict[str, dict[str, SeedInterval]] = {}
     for metric in metrics:
         direction = better(members, metric)

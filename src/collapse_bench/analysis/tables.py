@@ -100,11 +100,14 @@ def format_value(metric: str, value: float) -> str:
 def format_interval(metric: str, interval: SeedInterval, *, signed: bool = False) -> str:
     """A number over seeds as text: ``"41.2 ± 3.1"`` for a t interval, ``"41.2 [38.0, 44.1]"`` for a bootstrap."""
     decimals = _num_decimals(metric, interval.centre)
-    centre = _fixed(interval.centre, decimals, signed=signed)
     if interval.low is None or interval.high is None:
-        return centre
+        return _fixed(interval.centre, decimals, signed=signed)
+    half = (interval.high - interval.low) / 2
+    if 1e-5 < half < 0.5 * 10**-decimals:  # it would be shown as none
+        decimals = min(-math.floor(math.log10(half)), 5)
+    centre = _fixed(interval.centre, decimals, signed=signed)
     if interval.kind == "t":
-        return f"{centre} ± {_fixed((interval.high - interval.low) / 2, decimals)}"
+        return f"{centre} ± {_fixed(half, decimals)}"
     ends = [_fixed(end, decimals, signed=signed) for end in (interval.low, interval.high)]
     return f"{centre} [{ends[0]}, {ends[1]}]"
 
@@ -175,7 +178,8 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
 
     Returns:
         One row per (arm, metric) with ``generation`` (the last), ``num_seeds`` (of the arm), ``value`` and ``change``
-        (each a ``SeedInterval``, with the seeds it stands on), ``floor`` and ``floor_spread``.
+        (each a ``SeedInterval``, with the seeds it stands on), ``floor`` and ``floor_spread``, NaN where the floor is
+        of another number of images.
 
     Raises:
         RunDirError: if the runs do not compare, or none has a generation yet.
@@ -186,6 +190,7 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
         last = last_generation(members)
         for metric in metrics:
             value, first = _at(members, last, metric, of), _at(members, 0, metric, of)
+            beside = _of_as_many_images(members, last, metric, of)
             rows.append(
                 {
                     "arm": arm,
@@ -194,8 +199,8 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
                     "num_seeds": len(members),
                     "value": summarize(list(value.values())),
                     "change": summarize([value[seed] - first[seed] for seed in value.keys() & first.keys()]),
-                    "floor": mean_floor(members, metric),
-                    "floor_spread": max((run.floor_spread(metric) for run in members), key=_finite_first),
+                    "floor": mean_floor(beside, metric),
+                    "floor_spread": _largest_known(run.floor_spread(metric) for run in beside),
                 }
             )
     return pd.DataFrame(rows)
@@ -401,7 +406,7 @@ def format_verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
         arm = f"{row['arm']} (undertrained)" if row["undertrained"] else row["arm"]
         lines = [row["decision"]]
         if row["n"]:
-            p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
+            p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {_decided(row['p_holm'])}"
             lines += [label(row["metric"]), format_interval("", row["effect"], signed=True), f"{p}, n = {row['n']}"]
         body.setdefault(row["definition"], {})[arm] = "\n".join(lines)
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
@@ -709,6 +714,11 @@ def _started(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return arms
 
 
+def _decided(p: float) -> str:
+    """With three digits, or as many as it takes to see on which side of the level it lies."""
+    return next(text for digits in range(3, 18) if float(text := f"{p:.{digits}f}") != ALPHA or p == ALPHA)
+
+
 def _by_definition(verdicts: pd.DataFrame, values: str) -> pd.DataFrame:
     table = verdicts.pivot(index="definition", columns="arm", values=values)
     return table.reindex(index=verdicts["definition"].unique(), columns=verdicts["arm"].unique())
@@ -717,6 +727,12 @@ def _by_definition(verdicts: pd.DataFrame, values: str) -> pd.DataFrame:
 def _at(members: Sequence[Run], generation: int, metric: str, of: str) -> dict[int, float]:
     values = {run.seed: run.value(generation, metric, of) for run in members}
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
+
+
+def _of_as_many_images(members: Sequence[Run], generation: int, metric: str, of: str) -> list[Run]:
+    """The runs whose floor is of as many images as the score beside it; fewer may be kept than are measured."""
+    pairs = [(run, run.score(generation, metric, of), run.floor_score(metric)) for run in members]
+    return [run for run, score, floor in pairs if score and floor and score.num_samples == floor.num_samples]
 
 
 def _format_place(place: Place, ranking: Ranking) -> str:

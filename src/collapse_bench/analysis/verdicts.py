@@ -537,7 +537,8 @@ def _test_measure(comparison: Comparison, measure: Measure, change: np.ndarray, 
     """The test that the mean change exceeds the threshold.
 
     A relative threshold is tested as mean(change - threshold * scale) > 0, which is linear in the numbers and so needs
-    no ratio of two noisy ones.
+    no ratio of two noisy ones. Without a threshold there is nothing to be relative to: where the scale is not above 0,
+    the effect is in units of the metric.
 
     Args:
         comparison: where the numbers are from.
@@ -552,6 +553,8 @@ def _test_measure(comparison: Comparison, measure: Measure, change: np.ndarray, 
     n = int(known.sum())
     if n < 2:
         return Finding(gaps=(f"{measure.metric} has numbers in {n} of {len(known)} pairs, needs 2",))
+    if measure.threshold == 0 and scale[known].mean() <= 0:  # a FID at infinity is about 0 at best; only a unit is lost
+        scale = np.ones_like(change)
     if scale[known].mean() <= 0:
         return Finding(gaps=(f"the control's {measure.metric} is not above 0, so nothing is relative to it",))
     worse = measure.sign * change[known]

@@ -44,6 +44,9 @@ class FittedEncoder(nn.Module, ABC):
     num_networks: int = 1
     """Networks that look at an image."""
 
+    package: str = ""
+    """The package whose code it runs and its version, where that is none that every fit depends on."""
+
     @abstractmethod
     def forward(self, images: Tensor) -> Encoded:
         """Features (and class probabilities, where there are classes) of one batch.
@@ -51,6 +54,11 @@ class FittedEncoder(nn.Module, ABC):
         Args:
             images: uint8 or float32 images, on the encoder's device.
         """
+
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
 
     @final
     @torch.no_grad()
@@ -70,8 +78,7 @@ class FittedEncoder(nn.Module, ABC):
     def _encode(self, images: Tensor) -> Encoded:
         """As ``encode``, by this process alone."""
         self.eval()
-        device = next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
-        batches = [self(batch.to(device)) for batch in images.split(self.batch_size)]
+        batches = [self(batch.to(self.device)) for batch in images.split(self.batch_size)]
         features = torch.cat([batch.features.cpu() for batch in batches])
         probabilities = [batch.probabilities.cpu() for batch in batches if batch.probabilities is not None]
         return Encoded(features, torch.cat(probabilities) if probabilities else None)

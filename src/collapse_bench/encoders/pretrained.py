@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import import_module
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import ClassVar, final
@@ -86,6 +87,7 @@ class Pretrained(Encoder):
                 f"encoder={self.option}: {path} (sha256 {self.sha256}) holds the weights of another network: "
                 f"{differences}"
             ) from error
+        fitted.package = f"{self.package} {version(self.package)}"
         return fitted.requires_grad_(False).to(options.device).eval()
 
     @abstractmethod
