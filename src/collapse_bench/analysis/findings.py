@@ -55,7 +55,7 @@ def score_finding(runs: Sequence[Run], scores: pd.DataFrame) -> str:
     direction = better(runs, metric)
     edge = _bad(floor, direction, floor) + 2 * spread
     within = [row["arm"] for row in rows if _bad(row["value"].centre, direction, floor) <= edge]
-    return f"{text}. {_count(len(within), len(rows), 'arm')} no worse than two standard deviations from that."
+    return f"{text}. {_count(len(within), len(rows), 'arm')} within two standard deviations of that, or better."
 
 
 def standing_finding(runs: Sequence[Run], *, across_budgets: bool = False) -> str:
@@ -190,7 +190,7 @@ def class_finding(runs: Sequence[Run]) -> str:
     if len(last) == 1:
         return f"{text}."
     counted = _count(len(lost), len(last), "arm", "has", "have")
-    return f"{text}. {counted} a class without any sample, each by its first seed."
+    return f"{text}. {counted} a class without any sample, by the first seed of each."
 
 
 def pool_finding(runs: Sequence[Run]) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -157,13 +157,25 @@ class SturdyLauncher(Launcher):
         return next((r._return_value for r in returns if r.status != JobStatus.COMPLETED), None)
 
     def _await(self, cells: Sequence[Cell], sheet: Sheet) -> None:
-        """Waits until no other process runs any of these cells."""
-        if cells:
-            names = "; ".join(in_short(cell, sheet) for cell in cells)
-            print(f"waiting for another process, which runs {len(cells)} of these runs: {names}", file=sys.stderr)
-        for cell in cells:
-            with FileLock(Path(cell.run_dir or "") / ".lock"):
+        """Waits until no other process runs any of these cells; some may have been finished since they were met."""
+        if busy := [cell for cell in cells if _is_busy(cell)]:
+            names = "; ".join(in_short(cell, sheet) for cell in busy)
+            print(f"waiting for another process, which runs {len(busy)} of these runs: {names}", file=sys.stderr)
+        for cell in busy:
+            with _lock(cell):
                 pass
+
+
+def _lock(cell: Cell) -> FileLock:
+    return FileLock(Path(cell.run_dir or "") / ".lock")
+
+
+def _is_busy(cell: Cell) -> bool:
+    try:
+        with _lock(cell).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager
