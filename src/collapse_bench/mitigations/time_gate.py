@@ -118,11 +118,13 @@ class TimeGate(Weigher):
     def _passes(self, images: Tensor, level: float, learnt: dict[str, Tensor], now: Now) -> Bool[Tensor, " n"]:
         """Which images are taken for real at a level, with a probability of at least 1/2 - ``tolerance``."""
         setting = now.setting
-        noises = torch.randn(self.num_draws, *setting.spec.shape, generator=now.stream(Role.WEIGH).generator())
+        # Of its own for each image: under much noise a view is little else, and all images would pass or fail together.
+        rng = now.stream(Role.WEIGH).generator()
 
         def probability(batch: Tensor) -> Float[Tensor, " batch"]:
             clean, levels = to_float(batch), torch.full((len(batch),), level)
-            views = [noisy(clean, levels, noise.expand_as(clean)) for noise in noises]
+            noises = torch.randn(self.num_draws, *clean.shape, generator=rng)
+            views = [noisy(clean, levels, noise) for noise in noises]
             odds = [self.discriminator.realness(v, learnt, seen(setting.spec), setting.trainer.device) for v in views]
             return torch.stack(odds).sigmoid().mean(0)
 
