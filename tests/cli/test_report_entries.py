@@ -66,6 +66,7 @@ def test_a_cell_made_again_has_equal_numbers(entry: Path, capsys: pytest.Capture
     assert "differs:" not in printed
 
 
+@pytest.mark.slow
 def test_a_number_that_was_made_up_is_found(
     suite: Path, entry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

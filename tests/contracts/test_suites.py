@@ -47,6 +47,7 @@ def cells_of(suite: str, *overrides: str) -> list[list[str]]:
     return cells(blocks, OverridesParser.create().parse_overrides(list(overrides)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "digits_full"])
 def test_every_cell_of_a_suite_goes_together(suite: str, tmp_path: Path) -> None:
     for cell in cells_of(suite, "seed=0"):

@@ -64,6 +64,7 @@ def noted(done: Path, name: str) -> Any:
     return first
 
 
+@pytest.mark.slow
 def test_the_parts_of_all_processes_are_the_whole(done: Path) -> None:
     first, second = (json.loads((done / f"parts_{process}.json").read_text()) for process in (0, 1))
     assert first == {"0": [0, 0], "1": [0, 1], "2": [0, 1], "7": [0, 4]}

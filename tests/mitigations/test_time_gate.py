@@ -160,6 +160,7 @@ class Spoilt:
         return SPOILT[self.how](images[torch.arange(len(seeds))]), torch.full_like(seeds, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SPOILT)
 def test_spoilt_images_are_used_under_noise_only_and_those_like_real_ones_always(
     how: str, chain: FinishedChain

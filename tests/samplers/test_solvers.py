@@ -82,6 +82,7 @@ def spread(sampler: NoisySampler, process: Process) -> tuple[float, float, int]:
     return samples.mean().item(), samples.var().item(), samples.numel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [COSINE, LINEAR], ids=["cosine", "linear"])
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ancestral_sampling_with_all_levels_has_the_law_of_the_images(process: DDPM, eta: float) -> None:
