@@ -35,7 +35,7 @@ GROSS_ROWS = {
     "lowest_class_recall":         "b     s    s      s        s       b     b",
     "tail_mass":                   "b     s    b      ?        b       ?     b",
     "tail_coverage":               "b     ?    s      s        ?       b     b",
-    "within_class_variance_ratio": "b     s    s      s        b       ?     b",
+    "within_class_variance_ratio": "b     s    s      s        ?       ?     b",
     "class_kl":                    "b     b    b      s        s       b     b",
     "class_g":                     "b     b    b      s        s       b     b",
     "class_entropy":               "b     b    b      s        s       b     b",
