@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
+torch.set_num_threads(1)  # also for fixtures of modules, which come before those of functions
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:

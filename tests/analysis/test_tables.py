@@ -26,6 +26,7 @@ from collapse_bench.analysis.tables import (
     paired_table,
     resource_table,
     sensitivity_table,
+    summary_frame,
     verdict_gaps,
     verdict_rules,
     verdict_table,
@@ -111,6 +112,9 @@ def test_a_floor_of_another_number_of_images_is_not_shown_beside_what_is_kept(ch
     assert arm_table(runs).iloc[0]["floor"] == run.floor("fid")
     assert math.isnan(arm_table(runs, "kept").iloc[0]["floor"])
     assert format_arm_table(runs, arm_table(runs, "kept")).loc[FLOOR, "FID ↓"] == "n/a"
+    summary = summary_frame(runs).set_index(["of", "generation"])
+    assert summary.loc[("model", 1), "floor"] == run.floor("fid")
+    assert math.isnan(summary.loc[("kept", 1), "floor"])
 
 
 def test_what_is_flagged_and_what_a_change_costs_is_a_row_per_arm_that_has_it(chain):

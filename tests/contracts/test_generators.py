@@ -222,7 +222,7 @@ def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
     assert model.label_shares.tolist() == pytest.approx([0, 1e-9, 1], abs=1e-8)
 
 
-FLOW_SAMPLERS = ("euler_50", "euler_20", "midpoint_10")  # the finest first
+FLOW_SAMPLERS = ("euler_50", "euler_20", "midpoint_10")
 
 
 @pytest.mark.slow
@@ -250,8 +250,8 @@ def test_a_noisy_model_overfits_eight_images_with_every_sampler(name: str, sampl
         images, _ = make(name, f"sampler={option}")[1].sample(model, torch.arange(200))
         distance = torch.cdist(images.flatten(1).float(), pool.images.flatten(1).float()) / 8.0  # root mean square
         # Images of noise are 104 grey levels apart, so a sample within 20 is a copy of one of the eight.
-        # Coarse steps stray between two of them more often: of 400 samples, 0.85 were copies with ddim_20.
-        assert (distance.min(1).values < 20).float().mean() > (0.9 if option == samplers[0] else 0.75), option
+        # DDIM's coarse steps stray between two of them more often: of 400 samples, 0.85 were copies with ddim_20.
+        assert (distance.min(1).values < 20).float().mean() > (0.75 if option.startswith("ddim") else 0.9), option
         assert len(distance.argmin(1).unique()) == 8, option
 
 

@@ -44,8 +44,8 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     if shifted := _beyond_the_floor(runs):
         found.append(
             "Real control images score beyond three standard deviations of the floor: "
-            f"{shifted}. The images that models are fitted to have another law than the reference, and a "
-            "perfect model of them scores as the control set does."
+            f"{shifted}. The images that models are fitted to may have another law than the reference; a "
+            "perfect model of them would score as the control set does."
         )
     if judges := [arm for arm, members in arms.items() if any(_chooses_by_what_measures(run) for run in members)]:
         found.append(

@@ -149,22 +149,23 @@ def summary_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """
     rows = []
     for arm, members in _started(runs).items():
-        floors: dict[str, tuple[float, float, float]] = {}
+        floors: dict[tuple[str, str], tuple[float, float, float]] = {}
         for generation in range(last_generation(members) + 1):
             reached = [run for run in members if generation < len(run.records)]
             scores = {(s.metric, s.of): s for run in reached for s in run.records[generation].scores}
             for (metric, of), score in scores.items():
                 if of in ("floor", "control"):  # they are columns
                     continue
-                if metric not in floors:
-                    spread = _largest_known(run.floor_spread(metric) for run in members)
-                    null = _largest_known(run.null(metric) for run in members)
-                    floors[metric] = (mean_floor(members, metric), spread, null)
+                if (metric, of) not in floors:
+                    beside = _of_as_many_images(reached, generation, metric, of)
+                    spread = _largest_known(run.floor_spread(metric) for run in beside)
+                    null = _largest_known(run.null(metric) for run in beside)
+                    floors[metric, of] = (mean_floor(beside, metric), spread, null)
                 over_seeds = summarize([run.value(generation, metric, of) for run in reached])
                 rows.append(
                     (members[0].choices.get("dataset"), arm, generation, metric, of, score.better)
                     + (over_seeds.centre, over_seeds.low, over_seeds.high, over_seeds.kind, over_seeds.n)
-                    + floors[metric]
+                    + floors[metric, of]
                 )
     names = ["dataset", "arm", "generation", "metric", "of", "better", "value", "low", "high", "interval", "num_seeds"]
     frame = pd.DataFrame(rows, columns=[*names, "floor", "floor_sd", "null"])
@@ -406,7 +407,7 @@ def format_verdict_table(verdicts: pd.DataFrame) -> pd.DataFrame:
         arm = f"{row['arm']} (undertrained)" if row["undertrained"] else row["arm"]
         lines = [row["decision"]]
         if row["n"]:
-            p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {_decided(row['p_holm'])}"
+            p = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {_p_value(row['p_holm'])}"
             lines += [label(row["metric"]), format_interval("", row["effect"], signed=True), f"{p}, n = {row['n']}"]
         body.setdefault(row["definition"], {})[arm] = "\n".join(lines)
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("definition")
@@ -535,6 +536,7 @@ def against_table(
             last = last_generation(members)
             for metric in names:
                 scores = _at(members, last, metric, of)
+                beside = _of_as_many_images(members, last, metric, of)
                 rows.append(
                     {
                         "line": line,
@@ -545,8 +547,8 @@ def against_table(
                         "complete": all(run.complete for run in members),
                         "score": summarize(list(scores.values())),
                         "scores": scores,
-                        "floor": mean_floor(members, metric),
-                        "floor_spread": max((run.floor_spread(metric) for run in members), key=_finite_first),
+                        "floor": mean_floor(beside, metric),
+                        "floor_spread": _largest_known(run.floor_spread(metric) for run in beside),
                     }
                 )
     return pd.DataFrame(rows)
@@ -714,7 +716,7 @@ def _started(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return arms
 
 
-def _decided(p: float) -> str:
+def _p_value(p: float) -> str:
     """With three digits, or as many as it takes to see on which side of the level it lies."""
     return next(text for digits in range(3, 18) if float(text := f"{p:.{digits}f}") != ALPHA or p == ALPHA)
 
@@ -780,10 +782,6 @@ def _mean_size(members: Sequence[Run]) -> str:
 
 def _largest_known(values: Iterable[float]) -> float:
     return max((value for value in values if math.isfinite(value)), default=math.nan)
-
-
-def _finite_first(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from collapse_bench.errors import ConfigError
 from collapse_bench.fingerprint import foreign_source
 from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.seeding import batch_uniform, image_uniform
-from collapse_bench.training import FitJob, Losses
+from collapse_bench.training import FitJob, Losses, Optimisation
 from collapse_bench.types import ImageSpec
 
 LABEL_DRAW = 1 << 20
@@ -207,3 +207,25 @@ class Generator(ABC):
         Raises:
             TrainingError: if the loss becomes NaN, or nothing is left to train on.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedGenerator(Generator):
+    """A family that is fitted by gradient descent on batches.
+
+    Args:
+        start: see ``Generator``.
+        optimisation: how it is fitted.
+    """
+
+    optimisation: Optimisation
+
+    @property
+    def batch_size(self) -> int:
+        """That of the optimisation."""
+        return self.optimisation.batch_size
+
+    def with_learning_rate_times(self, factor: float) -> Self:
+        """That of the optimisation."""
+        rate = factor * self.optimisation.learning_rate
+        return replace(self, optimisation=replace(self.optimisation, learning_rate=rate))

@@ -1,18 +1,18 @@
 """Models that turn noise into images step by step: diffusion and flow matching."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import Self, final
+from dataclasses import dataclass
+from typing import final
 
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from collapse_bench.generators.base import Generator, Model, check_condition_dropout, drop_conditions
+from collapse_bench.generators.base import Model, TrainedGenerator, check_condition_dropout, drop_conditions
 from collapse_bench.generators.processes import DDPM, EDM, FlowMatching, Process
 from collapse_bench.networks.mlp import ResidualMLP
 from collapse_bench.networks.unet import UNet
 from collapse_bench.pool import Pool
-from collapse_bench.training import FitJob, Losses, Optimisation, train
+from collapse_bench.training import FitJob, Losses, train
 from collapse_bench.types import ImageSpec
 
 
@@ -92,7 +92,7 @@ class DiffusionModel(NoisyModel):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Diffusion(Generator):
+class Diffusion(TrainedGenerator):
     """A diffusion or flow-matching model.
 
     Args:
@@ -109,20 +109,9 @@ class Diffusion(Generator):
     process: FlowMatching | DDPM | EDM
     conditional: bool
     condition_dropout: float
-    optimisation: Optimisation
 
     def __post_init__(self) -> None:
         check_condition_dropout(self.condition_dropout, self.conditional)
-
-    @property
-    def batch_size(self) -> int:
-        """That of the optimisation."""
-        return self.optimisation.batch_size
-
-    def with_learning_rate_times(self, factor: float) -> Self:
-        """That of the optimisation."""
-        rate = factor * self.optimisation.learning_rate
-        return replace(self, optimisation=replace(self.optimisation, learning_rate=rate))
 
     def empty_model(self, spec: ImageSpec) -> DiffusionModel:
         """An unfitted model."""

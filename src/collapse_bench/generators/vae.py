@@ -1,19 +1,19 @@
 """Variational autoencoders (Kingma and Welling 2014, arXiv:1312.6114), also with classes (Sohn et al. 2015)."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self, final
+from dataclasses import dataclass
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from collapse_bench.errors import ConfigError
-from collapse_bench.generators.base import Generator, Model, check_condition_dropout, drop_conditions
+from collapse_bench.generators.base import Model, TrainedGenerator, check_condition_dropout, drop_conditions
 from collapse_bench.generators.likelihoods import make_likelihood
 from collapse_bench.networks.autoencoder import ConvAutoencoder, MLPAutoencoder
 from collapse_bench.pool import Pool
 from collapse_bench.seeding import batch_normal
-from collapse_bench.training import FitJob, Losses, Optimisation, train
+from collapse_bench.training import FitJob, Losses, train
 from collapse_bench.types import ImageSpec
 
 
@@ -85,7 +85,7 @@ class VAEModel(Model):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class VAE(Generator):
+class VAE(TrainedGenerator):
     """A variational autoencoder with a standard normal prior, which does not depend on the class.
 
     Args:
@@ -113,7 +113,6 @@ class VAE(Generator):
     conditional: bool
     encoder_sees_class: bool
     condition_dropout: float
-    optimisation: Optimisation
 
     def __post_init__(self) -> None:
         if self.num_latents < 1:
@@ -124,16 +123,6 @@ class VAE(Generator):
             raise ConfigError("generator.encoder_sees_class needs a class, and generator.conditional is false")
         check_condition_dropout(self.condition_dropout, self.conditional)
         make_likelihood(self.likelihood, self.decoder_scale)
-
-    @property
-    def batch_size(self) -> int:
-        """That of the optimisation."""
-        return self.optimisation.batch_size
-
-    def with_learning_rate_times(self, factor: float) -> Self:
-        """That of the optimisation."""
-        rate = factor * self.optimisation.learning_rate
-        return replace(self, optimisation=replace(self.optimisation, learning_rate=rate))
 
     def empty_model(self, spec: ImageSpec) -> VAEModel:
         """An unfitted VAE.
