@@ -246,6 +246,7 @@ def sweep_of_doses(make_run, tmp_path):
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_the_command_adds_figure_and_table(sweep_of_doses, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([str(sweep_of_doses), "--out", str(out), "--against", FRAC]) == 0

@@ -157,6 +157,7 @@ def test_class_shares_show_reals_then_generations(make_run):
     assert [text.get_text() for text in axes.get_yticklabels()] == list(run.class_names)
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_leave_no_global_state(sweep, tmp_path):
     before = dict(matplotlib.rcParams)
     files = write_figures(find_runs(sweep), tmp_path / "figures")

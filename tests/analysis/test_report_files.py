@@ -87,6 +87,7 @@ def test_differences_say_what_they_are_to_or_why_there_are_none(make_run, tmp_pa
         assert "Difference to the control" not in text
 
 
+@pytest.mark.slow
 def test_an_archive_is_reported_as_its_runs_are(small_sweep, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "committed"
     folder.mkdir()

@@ -62,6 +62,7 @@ def test_type_checkers_see_the_names_that_are_loaded_lazily() -> None:
     assert seen == collapse_bench._HOME_OF
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_that_of_the_command_line(chain: Run, folder: Path) -> None:
     assert chain.complete
     assert chain.choices["regime"] == "augment"
@@ -197,6 +198,7 @@ def test_the_code_of_a_strangers_run_is_not_run(chain: Run, tmp_path: Path) -> N
         collapse_bench.load_model(copied)
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_give_what_it_says(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

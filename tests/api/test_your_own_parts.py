@@ -69,6 +69,7 @@ def test_the_page_has_a_part_of_each_kind_and_their_tests() -> None:
     assert set(FILES) == set(re.findall(r"^(\S+\.\w+) ", PAGE.replace("yaml\n", "yaml \n"), flags=re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_the_options_are_in_the_help_and_in_the_errors(folder: Path) -> None:
     helped = call(folder, "collapse-run", *OWN, "--help")
     assert helped.returncode == 0, helped.stderr
@@ -87,6 +88,7 @@ def test_the_options_are_in_the_help_and_in_the_errors(folder: Path) -> None:
     assert "did you mean regime.every?" in misspelt.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_or_module_that_is_not_found_is_named_with_the_remedy(folder: Path) -> None:
     absent = call(folder, "collapse-run", "--config-dir", "my_cnf", "mitigation=ink_matching")
     assert "error: --config-dir my_cnf: there is no folder" in absent.stderr
@@ -223,6 +225,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "conf"
 
 
+@pytest.mark.slow
 def test_a_broken_promise_is_found(broken: Path, tmp_path: Path) -> None:
     tiny = (*TINY, *TINY_FLOW)
     with pytest.raises(AssertionError, match="says too little"):

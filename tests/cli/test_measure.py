@@ -251,6 +251,7 @@ def scores(file: Path, of: str) -> dict[str, float]:
     return {score["metric"]: score["value"] for score in read_json(file)["scores"] if score["of"] == of}
 
 
+@pytest.mark.slow
 def test_folder_array_and_parquet_give_the_same_numbers(folder: Path, tmp_path: Path, digits: np.ndarray) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -29,6 +29,7 @@ def state_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]
     return {cell["name"]: cell["state"] for cell in json.loads(capsys.readouterr().out)["cells"]}
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_running_then_interrupted_then_complete(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_single_run_draws_its_figures_and_draws_again_what_is_missing(
     assert f"figures: {run / 'figures'}" in process.stdout
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_skips_what_is_complete_and_does_what_is_new(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -160,6 +161,7 @@ def test_the_same_sweep_again_skips_what_is_complete_and_does_what_is_new(
     assert len(list((folder / "runs").glob("digits-*"))) == 6
 
 
+@pytest.mark.slow
 def test_one_failing_run_of_a_sweep_does_not_stop_the_others(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -171,6 +173,7 @@ def test_one_failing_run_of_a_sweep_does_not_stop_the_others(
     assert len(list((folder / "runs").glob("*seed7*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_combination_that_makes_no_sense_leaves_a_trace_in_a_sweep_that_reports_show_and_none_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +230,7 @@ def test_help_explains_every_group_without_importing_torch() -> None:
         assert f"\n  {group} " in process.stdout
 
 
+@pytest.mark.slow
 def test_the_same_command_on_other_images_is_another_run(tmp_path: Path) -> None:
     for name, offset in (("cats", 0), ("dogs", 100)):
         for k in range(60):

@@ -119,6 +119,7 @@ def test_the_protocol_of_shumailov_has_every_published_number() -> None:
     assert latents.num_images == 100
 
 
+@pytest.mark.slow
 def test_the_chain_of_shumailov_records_the_latents_of_100_samples_of_every_generation(
     shared_data: Path, tmp_path: Path
 ) -> None:

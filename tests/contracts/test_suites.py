@@ -82,6 +82,7 @@ def planned(suite: str, cell: list[str]) -> Run:
     return Run(Path(), info, plain, {}, (begun,))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "digits_full"])
 def test_every_arm_of_a_suite_finds_its_control(suite: str) -> None:
     # What is done against collapse does not decide which control an arm has.

@@ -103,6 +103,7 @@ if name == "a":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_want_an_entry_at_once_build_it_once(tmp_path: Path) -> None:
     race = subprocess.run(
         [sys.executable, "-c", RACE, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=True, timeout=120

@@ -76,6 +76,7 @@ def test_it_learns_from_samples_made_as_those_in_the_pool_were(
     assert [steps[Stream(0, t, role).seed] for t, role in roles] == [8, 8, 10, 10]
 
 
+@pytest.mark.slow
 def test_two_chains_are_equal(chain: FinishedChain, tmp_path: Path) -> None:
     steps = ("mitigation.weigher.discriminator.num_steps=60",)
     assert_equal_chains(chain, FinishedChain(tmp_path, *DETECTOR, *CONTAMINATE, *steps))

@@ -41,6 +41,7 @@ def test_losses_are_averaged_over_draws(tmp_path: Path) -> None:
         assert 0.17 < half.std().item() < 0.23
 
 
+@pytest.mark.slow
 def test_two_judges_agree_on_three_of_four_images(tmp_path: Path) -> None:
     """Where two judgements correlate as noise and signal of equal size do, the kept halves share 3/4.
 

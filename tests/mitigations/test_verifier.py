@@ -64,6 +64,7 @@ def test_it_judges_every_generation_alike_also_where_nothing_is_stored(tmp_path:
     assert other.kept(curator(num_steps=3), 10) != kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["verifier", "[verifier,condition_drop]"])
 def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
     """Also where steering changes the recipe of the first model, which is read from the disk."""

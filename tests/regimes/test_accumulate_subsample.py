@@ -25,6 +25,7 @@ def test_images_are_a_part_of_what_accumulate_has_without_repetition(tmp_path: P
     assert torch.isin(chosen, everything).all()
 
 
+@pytest.mark.slow
 def test_every_image_is_drawn_as_often_as_any_other(tmp_path: Path) -> None:
     chain = FinishedChain(tmp_path, *SUBSAMPLE)
     num_draws = 600
