@@ -192,6 +192,35 @@ def test_a_control_that_differs_in_anything_else_is_none(chain):
         assert "no control C0" in decisions(arm + other)["hallucinated data"].reason
 
 
+def test_the_control_of_a_steered_arm_is_steered_alike(chain):
+    steering = {
+        "mitigation.steering._target_": "collapse_bench.mitigations.schedule.Schedule",
+        "mitigation.steering.first": 0.2,
+        "mitigation.curator._target_": "collapse_bench.mitigations.control.KeepAll",
+    }
+    arm = [
+        chain({"precision": [0.9, 0.1 + 0.01 * seed]}, seed=seed, mitigation="annealed_truncation", settings=steering)
+        for seed in range(3)
+    ]
+    for settings, found in ((steering, True), ({}, False), (steering | {"mitigation.steering.first": 0.1}, False)):
+        mitigation = "annealed_truncation" if settings else "control"
+        control = [
+            chain({"precision": [0.9, 0.9]}, seed=seed, regime="real", mitigation=mitigation, settings=settings)
+            for seed in range(3)
+        ]
+        verdict = decisions(arm + control)["hallucinated data"]
+        assert verdict.decision == ("yes" if found else "not decidable")
+        assert ("no control C0" in verdict.reason) == (not found)
+
+
+def test_an_arm_is_not_forgiven_for_a_bad_generation_0_of_its_own(chain):
+    # It does not change at all, and from the control's generation 0 it has lost 0.3.
+    arm = [[0.6, 0.6], [0.61, 0.61], [0.62, 0.62]]
+    (verdict,) = decisions(pairs(chain, arm, [[0.9, 0.9]] * 3), definitions=[HALLUCINATION], stages=[]).values()
+    assert verdict.decision == "yes"
+    assert verdict.effect.centre == pytest.approx(0.29)
+
+
 def test_the_control_is_the_same_however_many_samples_an_arm_hands_on(chain):
     ends = [0.1, 0.11, 0.12]
     arm = [
@@ -374,7 +403,7 @@ def test_every_definition_says_its_rule_with_its_thresholds():
         assert len(definition.rule) > 20
     assert "fid_infinity up by more than 4 times the control at generation 0, or held_out_loss" in CATASTROPHIC.rule
     assert "down by more than 0.15 times the control" in EarlyCollapse().scaled(1.5).rule
-    assert ANY_RISE.rule == "change since generation 0: fid_infinity up, or held_out_loss up"
+    assert ANY_RISE.rule == "change since the control's generation 0: fid_infinity up, or held_out_loss up"
 
 
 def test_a_rise_is_decided_also_where_the_control_is_as_good_as_can_be(chain):

@@ -5,10 +5,10 @@ from chains import TINY_GAUSSIAN, FinishedChain, assert_equal_chains, composed, 
 from weighing import AT_GENERATION_1, born
 
 from collapse_bench.errors import ConfigError, SelectionError
-from collapse_bench.mitigations.optimal_mix import OptimalMix
+from collapse_bench.mitigations.optimal_mix import OptimalMix, optimal_share
 
 
-def weigh(frac_real: float, *births: int) -> list[float]:
+def weigh(frac_real: float | None, *births: int) -> list[float]:
     return OptimalMix(frac_real).weigh(born(*births).visible(), AT_GENERATION_1).tolist()  # type: ignore[arg-type]
 
 
@@ -18,10 +18,33 @@ def test_weights_by_hand() -> None:
     assert [w / sum(weights) for w in weights] == pytest.approx([0.1, 0.1, 0.6, 0.1, 0.1])
 
 
-def test_the_share_does_not_depend_on_the_pool(tmp_path: Path) -> None:
+def test_a_share_that_is_given_does_not_depend_on_the_pool(tmp_path: Path) -> None:
+    given = ("mitigation=optimal_mix", "mitigation.weigher.frac_real=0.618")
     for regime in ("augment", "accumulate"):
-        chain = FinishedChain(tmp_path / regime, *TINY_GAUSSIAN, f"regime={regime}", "mitigation=optimal_mix")
+        chain = FinishedChain(tmp_path / regime, *TINY_GAUSSIAN, f"regime={regime}", *given)
         assert [r.train_shares["real"] for r in chain.records] == pytest.approx([1.0, 0.618, 0.618, 0.618])
+
+
+def test_the_best_share_follows_the_numbers_of_images(tmp_path: Path) -> None:
+    # One real image beside two samples: (sqrt(1/4 + 2) - 1/2) / 2 = 1/2.
+    weights = weigh(None, 0, -1, 0)
+    assert [w / sum(weights) for w in weights] == pytest.approx([0.25, 0.5, 0.25])
+    chain = FinishedChain(tmp_path, *TINY_GAUSSIAN, "regime=accumulate", "mitigation=optimal_mix")
+    golden = (5**0.5 - 1) / 2
+    assert [r.train_shares["real"] for r in chain.records[:3]] == pytest.approx([1.0, golden, 0.5])
+
+
+@pytest.mark.parametrize(("num_real", "num_synthetic"), [(1, 1), (56, 897), (300, 100)])
+def test_no_other_share_has_less_variance_in_the_long_run(num_real: int, num_synthetic: int) -> None:
+    k, best = num_real / num_synthetic, optimal_share(num_real, num_synthetic)
+
+    def variance(w: float) -> float:
+        v = 1.0  # of a mean of the real images alone
+        for _ in range(500):
+            v = w * w + (1 - w) ** 2 * (v + k)
+        return v
+
+    assert all(variance(best) < variance(best + shift) for shift in (-0.02, 0.02))
 
 
 def test_a_pool_of_real_images_alone_has_equal_weights() -> None:

@@ -57,6 +57,14 @@ def test_samples_stand_in_random_places_and_real_images_in_their_own(tmp_path: P
         assert len(pool.image_id.unique()) == 22
 
 
+def test_the_real_images_that_stay_are_drawn_anew_or_are_the_same_ones(tmp_path: Path) -> None:
+    for redraw in (True, False):
+        chain = FinishedChain(tmp_path / str(redraw), *CONTAMINATE, f"regime.redraw_real={redraw}")
+        kept = [set(pool.image_id[pool.born == REAL].tolist()) for pool in (chain.pool(t) for t in (1, 2, 3))]
+        assert [len(ids) for ids in kept] == [11, 11, 11]
+        assert (kept[0] == kept[1] == kept[2]) is not redraw
+
+
 def test_labels_stay_where_samples_have_them_and_otherwise_tell_nothing(tmp_path: Path) -> None:
     flow = (*TINY, *TINY_FLOW, "regime=contaminate", "budget.num_generations=1")
     conditional = FinishedChain(tmp_path / "a", *flow, "generator.conditional=true")
@@ -106,7 +114,7 @@ def test_more_trusted_images_than_real_ones_are_refused(tmp_path: Path) -> None:
 )
 def test_arguments_out_of_range_are_refused(fraction: float, num_trusted: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Contaminate(fraction, num_trusted)
+        Contaminate(fraction, redraw_real=True, num_trusted=num_trusted)
 
 
 def test_samples_that_are_told_by_their_fractions_of_grey_levels_are_refused(tmp_path: Path) -> None:

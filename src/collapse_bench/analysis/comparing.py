@@ -28,7 +28,8 @@ class Comparison:
     """The runs of an arm and those of its control C0, pair by pair.
 
     C0 is the chain that is refitted on the real pool every generation and is the same in all else: start of the fits,
-    budget, seed. What it loses over the generations is not collapse but the drift of training itself.
+    budget, seed, and steering of fits and sampler. What it loses over the generations is not collapse but the drift of
+    training itself, and what a steered sampler does to the samples that are measured.
 
     Args:
         arm: runs of the arm that have a control, seeds in order.
@@ -99,8 +100,10 @@ def does_nothing(run: Run) -> bool:
 
 
 def is_control(run: Run) -> bool:
-    """Whether the run is a control C0: refitted on the real pool every generation, nothing done against collapse."""
-    return run.choices.get("regime") == "real" and does_nothing(run)
+    """Whether the run is a control C0: refitted on the real pool every generation, with no mitigation but steering."""
+    steering = _steering(run)
+    others = {key: value for key, value in _of_mitigation(run).items() if key not in steering}
+    return run.choices.get("regime") == "real" and (does_nothing(run) or (bool(steering) and _are_plain(others)))
 
 
 def arm_controls(arms: Mapping[str, Sequence[Run]]) -> dict[str, str]:
@@ -176,6 +179,12 @@ def _of_mitigation(run: Run) -> dict[str, Any]:
     return {key: value for key, value in run.settings.items() if key.startswith("mitigation.")}
 
 
+def _steering(run: Run) -> dict[str, Any]:
+    """What fills the slot that steers fits and samplers; empty where nothing does."""
+    filling = {key: value for key, value in _of_mitigation(run).items() if key.startswith("mitigation.steering.")}
+    return {} if _are_plain(filling) else filling
+
+
 def _are_plain(settings: Mapping[str, Any]) -> bool:
     return all(_EMPTY_SLOTS.get(key) == value for key, value in settings.items())
 
@@ -193,4 +202,5 @@ def _pairs(members: Sequence[Run], runs: Sequence[Run]) -> tuple[tuple[Run, ...]
 
 
 def _surroundings(run: Run) -> dict[str, Any]:
-    return run.settings_without("regime", "mitigation", _NUM_SYNTHETIC)
+    """What an arm and its C0 have in common."""
+    return run.settings_without("regime", "mitigation", _NUM_SYNTHETIC) | _steering(run)

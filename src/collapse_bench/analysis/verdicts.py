@@ -5,9 +5,10 @@ arXiv:2503.03150; the measures, thresholds and tests are ours. So are early and 
 Shumailov et al. 2024. Thresholds are arguments, and ``threshold_sensitivity`` shows what hangs on them.
 
 All tests are one-sided paired t tests over seeds (``paired_test``) at level 0.05. The null hypothesis is that the arm
-has changed by no more than the threshold beyond what its control changed. "yes" means that the null is rejected. "no"
-means *not shown at this level*: with few seeds a real collapse can go unshown, so the effect and its interval stand
-beside every decision. "not decidable" means that the test cannot be made, and says why.
+has changed, from the control's generation 0 on, by no more than the threshold beyond what its control changed. "yes"
+means that the null is rejected. "no" means *not shown at this level*: with few seeds a real collapse can go unshown, so
+the effect and its interval stand beside every decision. "not decidable" means that the test cannot be made, and says
+why.
 """
 
 import math
@@ -142,18 +143,19 @@ class Definition(ABC):
         """The same definition with thresholds ``factor`` times as large."""
 
 
-def change_since_start(curves: np.ndarray) -> np.ndarray:
-    """Last generation minus generation 0 of each row of [runs, generations]."""
-    return curves[:, -1] - curves[:, 0]
+def last_value(curves: np.ndarray) -> np.ndarray:
+    """The last generation of each row of [runs, generations]."""
+    return curves[:, -1]
 
 
 @final
 @dataclass(frozen=True)
 class Worsening(Definition):
-    """Any of some numbers has become worse since generation 0 by more than the control's has.
+    """Any of some numbers has become worse, since the control's generation 0, by more than the control's has.
 
-    Per seed the change is [s(arm) - s(control)], where s is a linear summary of a curve: by default its last value
-    minus its value at generation 0. The p values of several numbers are corrected by Holm.
+    Per seed the change is [s(arm) - s(control)], where s is a linear summary of a curve: by default its last value,
+    because what both are measured from, the control's generation 0, cancels. It is not the arm's own: a mitigation that
+    spoils generation 0 too would be forgiven for it. The p values of several numbers are corrected by Holm.
 
     Args:
         name: name of the definition.
@@ -166,8 +168,8 @@ class Worsening(Definition):
 
     name: str
     measures: tuple[Measure, ...]
-    of_curve: Callable[[np.ndarray], np.ndarray] = change_since_start
-    of_curve_words: str = "change since generation 0"
+    of_curve: Callable[[np.ndarray], np.ndarray] = last_value
+    of_curve_words: str = "change since the control's generation 0"
     beyond_zero: bool = False
 
     @property
@@ -193,12 +195,11 @@ class Worsening(Definition):
 @final
 @dataclass(frozen=True)
 class ChangedScalingLaw(Definition):
-    """The error falls more slowly with the size n of the real pool than it did at generation 0.
+    """The error falls more slowly with the size n of the real pool than the control's does.
 
-    Per seed, the exponent b of the power law error = c n^-b is fitted by least squares to log error over log n, for
-    the arm and for the control, at generation 0 and at the last one. The arm's loss of exponent since generation 0
-    minus the control's is tested. The error is the FID extrapolated to infinite samples alone: a loss has an
-    irreducible part, which no power of n describes.
+    Per seed, the exponent b of the power law error = c n^-b is fitted by least squares to log error over log n at the
+    last generation, for the arm and for the control. What the arm's is smaller by is tested. The error is the FID
+    extrapolated to infinite samples alone: a loss has an irreducible part, which no power of n describes.
 
     Args:
         name: name of the definition.
@@ -216,8 +217,8 @@ class ChangedScalingLaw(Definition):
     def rule(self) -> str:
         """What is shown where the verdict is "yes", in words."""
         return (
-            f"change since generation 0: over at least {self.min_sizes} sizes of the real pool, exponent of "
-            f"{self.metric} down by more than {self.threshold:g}"
+            f"at the last generation: over at least {self.min_sizes} sizes of the real pool, exponent of "
+            f"{self.metric} down by more than {self.threshold:g}, from the control's"
         )
 
     def test(self, comparison: Comparison) -> Finding:
@@ -232,10 +233,10 @@ class ChangedScalingLaw(Definition):
         last = min(inner.last_generation for inner in sizes.values())
         if len(seeds) < 2 or last < 1:
             return Finding(gaps=("fewer than 2 seeds have a later generation at every size",))
-        # [arm or control, size, seed, generation 0 or last]
+        # [arm or control, size, seed]
         errors = np.stack(
             [
-                [curves[[inner.seeds.index(seed) for seed in seeds]][:, [0, last]] for curves in of_size]
+                [curves[[inner.seeds.index(seed) for seed in seeds], last] for curves in of_size]
                 for inner in sizes.values()
                 for of_size in [inner.curves(self.metric)]
             ],
@@ -245,10 +246,9 @@ class ChangedScalingLaw(Definition):
             return Finding(gaps=(f"{self.metric} is missing or not above 0 somewhere, so it has no logarithm",))
         log_n = np.log(list(sizes))
         centred = log_n - log_n.mean()
-        exponents = -np.einsum("asgt,s->agt", np.log(errors), centred) / (centred @ centred)
-        lost = exponents[..., 0] - exponents[..., 1]
+        of_arm, of_control = -np.einsum("asg,s->ag", np.log(errors), centred) / (centred @ centred)
         measure = Measure(self.metric, "up", self.threshold, relative=False)
-        finding = _test_measure(comparison, measure, lost[0] - lost[1], np.ones(len(seeds)))
+        finding = _test_measure(comparison, measure, of_control - of_arm, np.ones(len(seeds)))
         return replace(finding, says=tuple(f"exponent over {len(sizes)} sizes: {words}" for words in finding.says))
 
     def scaled(self, factor: float) -> Self:

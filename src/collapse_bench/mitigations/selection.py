@@ -93,7 +93,8 @@ class ReferenceSelection(FeatureSelection):
     Args:
         candidates_per_kept: see ``Selection``.
         features: see ``FeatureSelection``.
-        reference_classes: classes of the real images that are looked at; ``None`` is all of them.
+        reference_classes: classes of the real images that candidates are held against; ``None`` is all of them. The
+            features are learnt from all trusted images, whatever this is.
     """
 
     reference_classes: tuple[int, ...] | None

@@ -18,9 +18,10 @@ _OPTION = "optimisation.learning_rate"
 class WarmSmallStep(Steering):
     """Every generation after 0 starts from the previous fitted model, with ``factor`` times the learning rate.
 
-    The less a generation can forget of its parent, the more of generation 0 is left; Bertrand et al. 2024
-    (arXiv:2310.00429) prove stability for models that stay close to their parents. The number of gradient steps is
-    unchanged. With ``factor=1`` it equals the control with ``generator.start=warm`` bit for bit.
+    The less a generation can forget of its parent, the more of generation 0 is left. Bertrand et al. 2024
+    (arXiv:2310.00429) prove that iterated retraining is stable where the first model is good and enough of the pool is
+    real; without real images there is no guarantee, only a slower drift. The number of gradient steps is unchanged.
+    With ``factor=1`` it equals the control with ``generator.start=warm`` bit for bit.
 
     Args:
         factor: of the learning rate, above 0.

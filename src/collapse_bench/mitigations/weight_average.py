@@ -16,9 +16,10 @@ from collapse_bench.pool import Pool
 class WeightAverage(Refiner):
     """``rate`` * the previous average + (1 - ``rate``) * the fitted model, in parameters; generation 0 starts it.
 
-    An exponential average over generations, as is usual over steps; model t-k counts ``rate``^k times as much as
-    model t. Samples are drawn from the average, and a warm start continues from the fitted model. Buffers are those of
-    the fitted model. With ``rate=0`` it equals the control bit for bit.
+    An exponential average over generations, as is usual over steps; model t-k counts ``rate``^k times as much as model
+    t, and generation 0, with which the average begins, ``rate``^t / (1 - ``rate``) times. Samples are drawn from the
+    average, and a warm start continues from the fitted model. Buffers are those of the fitted model. With ``rate=0`` it
+    equals the control bit for bit.
 
     Args:
         rate: in [0, 1].

@@ -9,7 +9,7 @@ from collapse_bench.errors import ConfigError
 from collapse_bench.now import Now
 from collapse_bench.pool import PROVENANCE, UNLABELLED, Pool
 from collapse_bench.regimes.base import Regime, random_part
-from collapse_bench.seeding import Role
+from collapse_bench.seeding import RUN_LEVEL, Role, Stream
 from collapse_bench.types import Budget
 
 
@@ -18,17 +18,18 @@ from collapse_bench.types import Budget
 class Contaminate(Regime):
     """D_t = R, of which a fraction is replaced by images of S_(t-1), and nobody knows which.
 
-    Hataya et al. 2023, arXiv:2211.08095; Bohacek and Farid 2023, arXiv:2311.12202. The size stays that of R. Which
-    images are replaced is drawn anew every generation, so the pool is distributed as that of mix is; what differs is
-    that its provenance is hidden, also in generation 0, whose owner does not know that it is clean. If the model makes
-    images without labels, none has a label, because a label would give a real image away. A fraction of 0 equals the
-    real arm.
+    Hataya et al. 2023, arXiv:2211.08095; Bohacek and Farid 2023, arXiv:2311.12202. The size stays that of R, and the
+    pool is distributed as that of mix is; what differs is that its provenance is hidden, also in generation 0, whose
+    owner does not know that it is clean. If the model makes images without labels, none has a label, because a label
+    would give a real image away. A fraction of 0 equals the real arm.
 
     A part that decides may look at the pool and at ``now.setting.trusted``. It must not compare the pool with
     ``now.setting.real``, which holds the real images of the pool.
 
     Args:
         frac_synthetic: the fraction that is replaced.
+        redraw_real: draw anew every generation which real images stay, so that the chain sees all of R in time;
+            otherwise the same ones stay.
         num_trusted: real images whose origin is known: the first ones of the real pool, whose order is random. They
             remain in the pool like any other.
     """
@@ -36,6 +37,7 @@ class Contaminate(Regime):
     hidden: ClassVar[frozenset[str]] = frozenset(PROVENANCE)
 
     frac_synthetic: float
+    redraw_real: bool
     num_trusted: int
 
     def __post_init__(self) -> None:
@@ -75,7 +77,8 @@ class Contaminate(Regime):
         synthetic = random_part(now.chain.kept(now.generation - 1), count, rng)
         # Places are drawn too, because in a pool with its real images first the order would say what is real.
         source = torch.arange(len(real))
-        source[torch.randperm(len(real), generator=rng)[:count]] = len(real) + torch.arange(count)
+        places = rng if self.redraw_real else Stream(now.seed, RUN_LEVEL, Role.MIX).generator()
+        source[torch.randperm(len(real), generator=places)[:count]] = len(real) + torch.arange(count)
         pool = Pool.concat([real, synthetic]).take(source)
         if (pool.labels == UNLABELLED).any():
             pool = replace(pool, labels=torch.full_like(pool.labels, UNLABELLED))
