@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from collapse_bench.analysis.caveats import caveats
 from collapse_bench.analysis.runs import (
     HEADLINE,
     config_differences,
@@ -16,6 +17,7 @@ from collapse_bench.analysis.runs import (
     seed_curves,
     to_frame,
     total_spent,
+    usual_settings,
 )
 from collapse_bench.errors import RunDirError
 
@@ -35,6 +37,7 @@ def test_a_value_that_is_not_there_is_nan(make_run):
     run = load_run(make_run("a", num_generations=2, metrics=["fid"]))
     assert math.isnan(run.value(3, "fid"))
     assert math.isnan(run.value(0, "recall"))
+    assert math.isnan(run.value(-1, "fid")), "no generation is not the last one"
     assert math.isnan(run.floor("recall"))
 
 
@@ -217,6 +220,21 @@ def test_arms_of_a_sweep_over_numbers_stand_in_their_order(make_run):
     fractions = (0.05, 0.5, 0.01, 0.0)
     runs = load_all([make_run(f"r{k}", config={"regime": {"frac_synthetic": f}}) for k, f in enumerate(fractions)])
     assert [name.partition("=")[2] for name in group_by_arm(runs)] == ["0.0", "0.01", "0.05", "0.5"]
+
+
+def test_what_nearly_all_of_many_arms_have_goes_without_saying_and_is_said_once(chain):
+    odd = {"sampler.guidance": 1.0}
+    arms = [({"sampler.guidance": 0.0}, f"m{k}") for k in range(7)] + [(odd, "control")]
+    runs = [chain({"fid": [1.0]}, mitigation=mitigation, settings=settings) for settings, mitigation in arms]
+    assert list(group_by_arm(runs)) == ["control, sampler.guidance=1.0", *(f"m{k}" for k in range(7))]
+    assert usual_settings(runs) == {"sampler.guidance": "0.0"}
+    assert "Where the name of an arm does not say otherwise: sampler.guidance=0.0." in caveats(runs)
+    few = runs[1:]
+    assert set(group_by_arm(few)) == {
+        "control, sampler.guidance=1.0",
+        *(f"m{k}, sampler.guidance=0.0" for k in range(1, 7)),
+    }
+    assert usual_settings(few) == {}
 
 
 def test_null_goes_without_saying_and_the_plain_arm_is_first(make_run):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from collapse_bench.analysis.runs import Run, group_by_arm, headline
+from collapse_bench.analysis.runs import Run, group_by_arm, headline, usual_settings
 from collapse_bench.records import Score
 
 MAX_DUPLICATES = 0.05
@@ -24,6 +24,9 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     runs = [run for run in runs if run.refused is None]
     arms = group_by_arm(runs)
     found = []
+    if usual := usual_settings(runs):
+        settings = ", ".join(f"{key}={value}" for key, value in usual.items())
+        found.append(f"Where the name of an arm does not say otherwise: {settings}.")
     if any(run.choices.get("budget") == "smoke" for run in runs):
         found.append(
             "Runs with budget=smoke try things out: their models are undertrained and no number means anything."

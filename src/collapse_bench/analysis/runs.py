@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -153,7 +154,7 @@ class Run:
 
     def score(self, generation: int, metric: str, of: str = "model") -> Score | None:
         """One number with all that is known of it; ``None`` where it is not reached or was not measured."""
-        return self._scores[generation].get((metric, of)) if generation < len(self.records) else None
+        return self._scores[generation].get((metric, of)) if 0 <= generation < len(self.records) else None
 
     @cached_property
     def _scores(self) -> Sequence[Mapping[tuple[str, str], Score]]:
@@ -281,7 +282,8 @@ def group_by_arm(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by arm, seeds in order; first the arms that do least against collapse (``control``, then ``replace``).
 
     An arm is named by what differs between the runs and nothing else: choices by their value (``"replace"``), single
-    keys as ``"budget.num_steps=100"``, where null goes without saying, and one of keys that always change together.
+    keys as ``"budget.num_steps=100"``, where null and ``usual_settings`` go without saying, and one of keys that always
+    change together.
     Arms with fewer such keys come first, and otherwise the order is that of the names, with numbers by value. Runs of
     one arm differ in the seed only. Runs that were refused before training are in ``refused_arms``.
 
@@ -474,7 +476,16 @@ def total_spent(run: Run) -> Spent:
     )
 
 
+def usual_settings(runs: Sequence[Run]) -> dict[str, str]:
+    """What goes without saying in the names of arms, by key: the value that nearly all of many arms have."""
+    return _names_and_usual(runs)[1]
+
+
 def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
+    return _names_and_usual(runs, without)[0]
+
+
+def _names_and_usual(runs: Sequence[Run], without: str | None = None) -> tuple[list[str], dict[str, str]]:
     # An experiment is a name for a set of overrides; what it overrides shows in the keys themselves.
     groups = [group for group in dict.fromkeys(g for run in runs for g in run.choices) if group != "experiment"]
     chosen: list[str] = []
@@ -504,7 +515,7 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
 
     named = _one_of_those_that_go_together([key for key in keys if splits(key)], texts)
 
-    def names(*, with_null: bool) -> list[str]:
+    def names(unsaid: Mapping[str, str]) -> list[str]:
         found = []
         for run, values in zip(runs, settings, strict=True):
             parts = [
@@ -512,16 +523,26 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
                 for group in chosen
                 if "/" not in group or group in run.choices
             ]
-            parts += [
-                f"{key}={_as_text(values[key])}"
-                for key in named
-                if key in values and (with_null or values[key] is not None)
-            ]
+            texts_of_run = {key: _as_text(values[key]) for key in named if key in values}
+            parts += [f"{key}={text}" for key, text in texts_of_run.items() if unsaid.get(key) != text]
             found.append(", ".join(parts) or run.arm_name)
         return found
 
-    full, short = names(with_null=True), names(with_null=False)
-    return short if len(set(short)) == len(set(full)) else full
+    full = names({})
+    null = {key: _as_text(None) for key in named if any(values.get(key, "") is None for values in settings)}
+    one_of_each = dict(zip(full, texts, strict=True))
+    usual = {key: text for key in named if key not in null and (text := _usual(key, list(one_of_each.values())))}
+    for unsaid in (null | usual, null):
+        short = names(unsaid)
+        if len(set(short)) == len(set(full)):
+            return short, {key: text for key, text in unsaid.items() if key in usual}
+    return full, {}
+
+
+def _usual(key: str, arms: Sequence[Mapping[str, str]]) -> str | None:
+    """The value that all but a quarter of at least eight arms have, if there is one."""
+    text, count = Counter(arm.get(key, _ABSENT) for arm in arms).most_common(1)[0]
+    return text if len(arms) >= 8 and count >= 0.75 * len(arms) and text != _ABSENT else None
 
 
 def _one_of_those_that_go_together(keys: Sequence[str], texts: Sequence[Mapping[str, str]]) -> list[str]:
