@@ -494,7 +494,7 @@ def _judge_arm(
 ) -> list[Verdict]:
     gap = None
     if comparison.num_pairs == 0:
-        gap = "no control C0 among the runs (regime=real mitigation=control, all else and the seed equal)"
+        gap = "no control C0 among the runs (regime=real mitigation=control, or the arm's steering; all else equal)"
     elif comparison.num_pairs == 1:
         gap = "only one seed has a control C0, which says nothing about the spread over seeds"
     elif comparison.last_generation < 1:
