@@ -12,6 +12,7 @@ from collapse_bench.analysis.runs import (
     config_differences,
     find_runs,
     group_by_arm,
+    group_by_family,
     headline,
     load_run,
     seed_curves,
@@ -229,6 +230,7 @@ def test_what_nearly_all_of_many_arms_have_goes_without_saying_and_is_said_once(
     assert list(group_by_arm(runs)) == ["control, sampler.guidance=1.0", *(f"m{k}" for k in range(7))]
     assert usual_settings(runs) == {"sampler.guidance": "0.0"}
     assert "Where the name of an arm does not say otherwise: sampler.guidance=0.0." in caveats(runs)
+    assert set(group_by_family(runs)) == {"replace", "sampler.guidance=1.0"}
     few = runs[1:]
     assert set(group_by_arm(few)) == {
         "control, sampler.guidance=1.0",

@@ -311,7 +311,8 @@ def group_by_family(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
         RunDirError: if the runs do not compare, see ``group_by_arm``.
     """
     arms = group_by_arm(runs)
-    names = _arm_names([_without_mitigation(members[0]) for members in arms.values()])
+    undone = [_without_mitigation(members[0]) for members in arms.values()]
+    names, _ = _names_and_usual(undone, usual=usual_settings(runs))
     families: dict[str, dict[str, list[Run]]] = {}
     for name, (arm, members) in zip(names, arms.items(), strict=True):
         families.setdefault(name, {})[arm] = members
@@ -485,7 +486,10 @@ def _arm_names(runs: Sequence[Run], without: str | None = None) -> list[str]:
     return _names_and_usual(runs, without)[0]
 
 
-def _names_and_usual(runs: Sequence[Run], without: str | None = None) -> tuple[list[str], dict[str, str]]:
+def _names_and_usual(
+    runs: Sequence[Run], without: str | None = None, usual: Mapping[str, str] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Names of arms, and what goes without saying in them: what is given, or else what nearly all of many arms have."""
     # An experiment is a name for a set of overrides; what it overrides shows in the keys themselves.
     groups = [group for group in dict.fromkeys(g for run in runs for g in run.choices) if group != "experiment"]
     chosen: list[str] = []
@@ -531,7 +535,8 @@ def _names_and_usual(runs: Sequence[Run], without: str | None = None) -> tuple[l
     full = names({})
     null = {key: _as_text(None) for key in named if any(values.get(key, "") is None for values in settings)}
     one_of_each = dict(zip(full, texts, strict=True))
-    usual = {key: text for key in named if key not in null and (text := _usual(key, list(one_of_each.values())))}
+    if usual is None:
+        usual = {key: text for key in named if key not in null and (text := _usual(key, list(one_of_each.values())))}
     for unsaid in (null | usual, null):
         short = names(unsaid)
         if len(set(short)) == len(set(full)):
