@@ -537,7 +537,7 @@ def _names_and_usual(
     one_of_each = dict(zip(full, texts, strict=True))
     if usual is None:
         usual = {key: text for key in named if key not in null and (text := _usual(key, list(one_of_each.values())))}
-    for unsaid in (null | usual, null):
+    for unsaid in ({**null, **usual}, null):
         short = names(unsaid)
         if len(set(short)) == len(set(full)):
             return short, {key: text for key, text in unsaid.items() if key in usual}
