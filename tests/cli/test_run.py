@@ -36,6 +36,7 @@ def collapse_run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[s
         (["-m", "experiment=suite/digts"], ["did you mean suite/digits?"]),
         (["-m", "hydra/launcher=jobli"], ["hydra/launcher=jobli", "did you mean joblib?", "submitit_slurm"]),
         (["-m", "hydra/sweeper=optna"], ["hydra/sweeper=optna", "did you mean optuna?"]),
+        (["-m", "hydra.sweeper.max_batch_sise=4"], ["Could not override 'hydra.sweeper.max_batch_sise'"]),
     ],
 )
 def test_a_misspelt_key_or_option_is_refused_with_the_nearest_match(

@@ -5,6 +5,7 @@ import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -21,6 +22,8 @@ def main() -> None:
         _run()
     except CollapseBenchError as error:
         sys.exit(_said_once(error))
+    except HydraException as error:  # of a key of Hydra's own, which check_command_line does not look at
+        sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit(130)
 
