@@ -20,16 +20,17 @@ from collapse_bench.analysis.figures import OKABE_ITO
 from collapse_bench.analysis.runs import Run, find_runs
 
 METRICS = {"fid": "FID", "precision": "precision", "recall": "recall"}
-MARKERS = "osD^v"
+MARKERS = "osD^vP"
 
 
 def by_family(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by their generator, the shorter trainings first."""
+    """Runs by their generator, and whether it knows the class; the shorter trainings first."""
     families: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=steps_of):
         if "fit" in run.records[0].spent.reused:
             sys.exit(f"{run.path}: its fit came from the store; delete the folder and run it with an empty cache.root")
-        families[str(run.choices["generator"])].append(run)
+        without = "" if run.settings["generator.conditional"] else ", no classes"
+        families[f"{run.choices['generator']}{without}"].append(run)
     return dict(sorted(families.items()))
 
 
@@ -55,9 +56,7 @@ def table(families: Mapping[str, Sequence[Run]]) -> str:
         for run in members:
             values = [f"{run.records[0].score(metric, 'model'):.3g}" for metric in METRICS]
             parameters = f"{run.records[0].num_parameters:,}"
-            lines.append(
-                " | ".join([f"`{family}`", parameters, f"{steps_of(run):,}", f"{seconds_of(run):.0f}", *values])
-            )
+            lines.append(" | ".join([family, parameters, f"{steps_of(run):,}", f"{seconds_of(run):.0f}", *values]))
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 

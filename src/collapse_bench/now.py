@@ -38,6 +38,10 @@ class Samples(Protocol):
         """Images and their labels, a function of their seeds."""
         ...
 
+    def sample_alone(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
+        """As ``sample``, by this process alone, on the model's device."""
+        ...
+
 
 class Steers(Protocol):
     """What says which options the generator and the sampler have in each generation."""

@@ -186,11 +186,11 @@ class Pool:
                 "image_id": self.image_id.numpy(),
                 "seed": self.seed.numpy(),
                 "born": self.born.numpy(),
-                "source": [self.sources[code] for code in self.source.tolist()],
+                "source": pd.array(self.sources, dtype="str").take(self.source.numpy()),
                 "label": self.labels.numpy(),
-                "because": [self.reasons[code] for code in self.kept_because.tolist()],
+                "because": pd.array(self.reasons, dtype="str").take(self.kept_because.numpy()),
             }
-        ).astype({"source": "str", "because": "str"})
+        )
 
     @property
     def content_hash(self) -> str:
@@ -233,7 +233,7 @@ class LivePool(Pool):
 
     Args:
         parent: generation of that model.
-        draw: (start, count) -> images ``start`` to ``start + count - 1`` and their labels.
+        draw: (start, count) -> images ``start`` to ``start + count - 1`` and their labels, on the parent's device.
         parent_hash: hash of all that decides the images.
         class_shares: how often the parent makes each class.
     """

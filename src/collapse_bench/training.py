@@ -18,7 +18,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from collapse_bench.distributed import apart, from_main, is_shared, mean_of_all, num_processes, own_part, rank
+from collapse_bench.distributed import from_main, is_shared, mean_of_all, num_processes, own_part, rank
 from collapse_bench.errors import ConfigError, TrainingError
 from collapse_bench.pool import LivePool, Pool
 from collapse_bench.seeding import RUN_LEVEL, Stream, isolated_rng, part_of_batch
@@ -255,7 +255,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self._indices():
-            index = index[self._own].to(self._images.device)
+            index = index[self._own]
             batch = to_float(self._images[index]), self._labels[index]
             yield batch if self._gate is None else (*batch, self._gate[index])
 
@@ -264,7 +264,7 @@ class Batches:
         num_images, size = len(self._weights), self._batch_size
         equal = bool((self._weights == self._weights[0]).all())
         upper = self._weights.cumsum(0)
-        waiting = torch.empty(0, dtype=torch.int64)
+        waiting = torch.empty(0, dtype=torch.int64, device=self._images.device)
         for _ in range(self._num_batches):
             while len(waiting) < size:
                 if equal:
@@ -272,7 +272,8 @@ class Batches:
                 else:
                     uniform = torch.rand(max(size, num_images), generator=rng, dtype=torch.float64)
                     more = torch.searchsorted(upper, uniform * upper[-1], right=True).clamp_(max=num_images - 1)
-                waiting = torch.cat([waiting, more])
+                # A copy waits for the device: one per epoch, not one per batch.
+                waiting = torch.cat([waiting, more.to(waiting.device)])
             yield waiting[:size]
             waiting = waiting[size:]
 
@@ -299,8 +300,7 @@ class LiveBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for k in range(self._num_batches):
-            with apart():
-                images, labels = self._pool.draw(k * self._batch_size + self._rows.start, len(self._rows))
+            images, labels = self._pool.draw(k * self._batch_size + self._rows.start, len(self._rows))
             yield to_float(images.to(self._device)), labels.to(self._device)
 
 

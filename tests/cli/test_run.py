@@ -80,6 +80,7 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(
         (["generator=vae", "sampler=euler_20"], ["VAEModel", "leave out sampler="]),
         (["encoder=pixels"], ["class probabilities", "metrics=features"]),
         (["dataset=gaussian"], ["no grey levels"]),
+        (["dataset=gaussian", "generator=ddpm", "sampler.quantize=false"], ["sampler.clip=true", "have no bounds"]),
         (["budget.num_measured=100000"], ["budget.num_measured=100000", "control set"]),
         (["dataset.classes=[1,eleven]"], ["eleven"]),
         (["generator.network.width=-1"], ["generator.network", "width"]),

@@ -16,6 +16,7 @@ from collapse_bench.generators.likelihoods import (
     ScaledLikelihood,
     make_likelihood,
 )
+from collapse_bench.seeding import image_normal
 from collapse_bench.types import to_float, to_uint8
 
 LEVELS = torch.arange(256) / 127.5 - 1.0
@@ -44,9 +45,13 @@ def test_the_bernoulli_likelihood_by_hand() -> None:
     )
 
 
+def normal(count: int) -> torch.Tensor:
+    return image_normal(torch.arange(count), (1, 1, 1), draw=1)
+
+
 def test_bernoulli_draws_are_black_or_white_with_the_mean_as_probability() -> None:
     logits = torch.full((20_000, 1, 1, 1), math.log(3.0))
-    drawn = Bernoulli().draw(logits, torch.arange(20_000))
+    drawn = Bernoulli().draw(logits, normal(20_000))
     assert set(drawn.flatten().tolist()) == {-1.0, 1.0}
     # Binomial: standard deviation 0.0031.
     assert (drawn == 1).float().mean().item() == pytest.approx(0.75, abs=5 * 0.0031)
@@ -63,7 +68,7 @@ def test_the_gaussian_likelihood_by_hand() -> None:
 
 
 def test_gaussian_draws_have_their_standard_deviation_and_may_leave_the_range() -> None:
-    drawn = Gaussian(0.5).draw(torch.full((20_000, 1, 1, 1), 0.9), torch.arange(20_000))
+    drawn = Gaussian(0.5).draw(torch.full((20_000, 1, 1, 1), 0.9), normal(20_000))
     assert drawn.mean().item() == pytest.approx(0.9, abs=5 * 0.5 / 20_000**0.5)
     assert drawn.std().item() == pytest.approx(0.5, rel=5 / 40_000**0.5)
     assert drawn.max() > 1
@@ -120,7 +125,7 @@ def test_the_mean_of_the_discretised_logistic_is_within_half_a_level_of_that_of_
 
 def test_draws_of_the_discretised_logistic_are_levels_with_their_probabilities() -> None:
     logistic, count = DiscretisedLogistic(0.4), 50_000
-    drawn = logistic.draw(torch.full((count, 1, 1, 1), 0.3), torch.arange(count)).flatten()
+    drawn = logistic.draw(torch.full((count, 1, 1, 1), 0.3), normal(count)).flatten()
     levels = to_uint8(drawn)
     assert torch.equal(to_float(levels), drawn)
     expected = logistic.log_prob(torch.full((256, 1, 1, 1), 0.3), each(LEVELS)).double().exp()
@@ -163,15 +168,23 @@ def test_the_likelihood_is_highest_where_the_learnt_standard_deviation_is_that_o
 
 
 @pytest.mark.parametrize("likelihood", [Bernoulli(), Gaussian(0.2), DiscretisedLogistic(0.1)])
-def test_a_draw_depends_on_its_own_seed_alone_and_not_on_the_global_random_state(likelihood: Likelihood) -> None:
-    output, seeds = 0.3 * torch.randn(6, 1, 4, 4), torch.arange(6) + 50
+def test_a_draw_depends_on_its_noise_alone(likelihood: Likelihood) -> None:
+    output, noise = 0.3 * torch.randn(6, 1, 4, 4), torch.randn(6, 1, 4, 4)
     state = torch.get_rng_state()
-    whole = likelihood.draw(output, seeds)
-    assert torch.equal(torch.cat([likelihood.draw(output[k : k + 1], seeds[k : k + 1]) for k in range(6)]), whole)
+    whole = likelihood.draw(output, noise)
+    assert torch.equal(torch.cat([likelihood.draw(output[k : k + 1], noise[k : k + 1]) for k in range(6)]), whole)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(likelihood.draw(output[:1].expand(2, -1, -1, -1), seeds[:2])[0], whole[1])
-    broken = likelihood.draw(torch.full((1, 1, 2, 2), math.nan), seeds[:1])
+    assert not torch.equal(likelihood.draw(output[:1].expand(2, -1, -1, -1), noise[:2])[0], whole[1])
+    broken = likelihood.draw(torch.full((1, 1, 4, 4), math.nan), noise[:1])
     assert broken.isnan().all(), "black pixels would hide a broken model"
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), Gaussian(0.2), DiscretisedLogistic(0.1)])
+def test_narrower_noise_draws_nearer_to_the_likeliest_image(likelihood: Likelihood) -> None:
+    output, noise = torch.full((20_000, 1, 1, 1), 0.6), normal(20_000)
+    spreads = [likelihood.draw(output, temperature * noise).double().std().item() for temperature in (0.0, 0.5, 1.0)]
+    assert spreads[0] == 0.0
+    assert 0.0 < spreads[1] < 0.9 * spreads[2]
 
 
 def test_options_that_make_no_sense_are_refused() -> None:

@@ -133,6 +133,8 @@ def test_what_is_said_for_all_members_adds_to_what_each_says() -> None:
     of_all = sampler("sampler.temperature=0.5", "sampler.members.flow.temperature=0.8", "sampler.truncation=2")
     assert of_all.of_member("flow").temperature == 0.4
     assert {of_all.of_member(name).truncation for name in MEMBERS} == {2}
+    guided = sampler("sampler.guidance=0.3", "sampler.members.flow.guidance=0.5")
+    assert [guided.of_member(name).guidance for name in MEMBERS] == [0.3, 0.8, 0.3]
     own = sampler("sampler.members.vae.truncation=3")
     assert [own.of_member(name).truncation for name in MEMBERS] == [3, None, None]
 

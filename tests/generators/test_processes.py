@@ -27,7 +27,7 @@ class Recorder(nn.Module):
 
 def training_levels(process: Process, count: int) -> Tensor:
     with isolated_rng(0):
-        return process.losses(lambda x, level: x, torch.zeros(count, 1, 1, 1))[1]
+        return process.losses(lambda x, level: x, torch.zeros(count, 1, 1, 1), None)[1]
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -37,7 +37,7 @@ def test_the_loss_of_the_best_prediction_is_the_variance_that_is_left(name: str)
     model = GaussianTruth(process, 0.3, sd)
     with isolated_rng(1):
         images = 0.3 + sd * torch.randn(count, 1, 2, 2)
-        losses, level = process.losses(lambda x, level: model.predict(x, level, torch.zeros(count)), images)
+        losses, level = process.losses(lambda x, level: model.predict(x, level, torch.zeros(count)), images, None)
     alpha, sigma = amplitudes(process, level)
     variance = alpha**2 * sd**2 + sigma**2
     if isinstance(process, FlowMatching):
@@ -130,7 +130,7 @@ def test_an_edm_network_that_says_nothing_has_a_loss_of_one_at_every_level() -> 
         def silent(x: Tensor, sigma: Tensor) -> Tensor:
             return x * sigma_data**2 / (sigma.view(-1, 1, 1, 1) ** 2 + sigma_data**2)
 
-        losses, sigma = KARRAS.losses(silent, images)
+        losses, sigma = KARRAS.losses(silent, images, None)
     for part in losses[sigma.argsort()].chunk(4):
         assert part.mean().item() == pytest.approx(1.0, abs=4 * part.std().item() / math.sqrt(len(part)))
 
@@ -140,7 +140,7 @@ def test_the_coupling_is_the_cheapest_of_all_permutations() -> None:
     for _ in range(20):
         images, noise = torch.randn(4, 1, 2, 2, generator=rng), torch.randn(4, 1, 2, 2, generator=rng)
         costs = {p: (noise[list(p)] - images).square().sum().item() for p in itertools.permutations(range(4))}
-        coupled = nearest_noise(noise, images)
+        coupled = nearest_noise(noise, images, None)
         assert torch.equal(coupled, noise[list(min(costs, key=costs.__getitem__))])
 
 
@@ -151,10 +151,35 @@ def test_minibatch_couplings_shorten_paths_and_keep_noise_and_images() -> None:
         process = FlowMatching(times="uniform", coupling=coupling)  # type: ignore[arg-type]
         with isolated_rng(1):
             # A velocity of zero has the length of the path as its loss.
-            losses, time = process.losses(lambda x, t: torch.zeros_like(x), images)
+            losses, time = process.losses(lambda x, t: torch.zeros_like(x), images, None)
         seen[coupling] = losses, time
     assert torch.equal(seen["independent"][1], seen["minibatch_ot"][1])
     assert seen["minibatch_ot"][0].mean() < 0.6 * seen["independent"][0].mean()
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_conditional_model_is_trained_from_all_noise_for_every_class(conditional: bool) -> None:
+    """Sampling asks for a class from any noise; a coupling across classes would give each the noise that is near it."""
+    values = 3.0 * (torch.arange(6) - 2.5).repeat_interleave(3)  # a class of three equal images each
+    labels = torch.arange(6).repeat_interleave(3)
+    model = GaussianTruth(FlowMatching(times="uniform", coupling="minibatch_ot"), 0.0, 1.0, class_shift=1.0)
+    model.conditional = conditional
+    noise: list[Tensor] = []
+
+    def silent(x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+        time, values_there = time.view(-1, 1, 1, 1), values.view(-1, 1, 1, 1)
+        noise.append((x - time * values_there) / (1.0 - time))
+        return torch.zeros_like(x)
+
+    model.predict = silent
+    with isolated_rng(0):
+        for _ in range(200):
+            model.loss(values.view(-1, 1, 1, 1).expand(-1, 1, 2, 2), labels)
+    median = torch.stack(noise)[:, labels == 5].median().item()
+    if conditional:
+        assert abs(median) < 4 * 1.25 / 2400**0.5
+    else:
+        assert median > 0.3, "across classes the brightest one has the brightest noise"
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -194,7 +219,7 @@ def test_gated_levels_have_no_loss(name: str) -> None:
 
 def training_levels_of(process: Process, images: Tensor) -> Tensor:
     with isolated_rng(0):
-        return process.losses(lambda x, level: x, images)[1]
+        return process.losses(lambda x, level: x, images, None)[1]
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,21 @@ def test_guidance_costs_two_passes_and_needs_a_model_that_knows_both() -> None:
             guided.check(model_of(other))
 
 
-def test_temperature_is_that_of_the_latents_and_not_of_the_draw_of_an_image() -> None:
+def test_temperature_and_truncation_are_those_of_latents_and_of_the_draw_of_an_image() -> None:
     model = model_of(recipe(*CVAE, "generator.likelihood=gaussian", "generator.decoder_scale=0.1"))
-    cold = sampler(temperature=0.0, output="draw")
-    images, labels = cold.sample(model, torch.arange(2000))
-    mean = model.decode(torch.zeros(2000, 4), labels)
-    assert (images - mean).std().item() == pytest.approx(0.1, rel=0.02)
+
+    def drawn(**bias: float) -> tuple[Tensor, Tensor]:
+        images, labels = sampler(output="draw", **bias).sample(model, torch.arange(2000))
+        latents = sampler(**bias).noise(torch.arange(2000), (4,), draw=0)
+        return latents, images - model.decode(latents, labels)
+
+    for temperature in (0.0, 0.5, 1.0):
+        latents, noise = drawn(temperature=temperature)
+        assert latents.std().item() == pytest.approx(temperature, rel=0.02)
+        assert noise.std().item() == pytest.approx(0.1 * temperature, rel=0.02, abs=1e-6)
+    latents, noise = drawn(truncation=1.5)
+    assert latents.abs().max() <= 1.5
+    assert noise.abs().max() <= 0.1 * 1.5 + 1e-6
 
 
 def test_training_leaves_the_class_out_as_often_as_it_is_told_to_and_judging_never() -> None:

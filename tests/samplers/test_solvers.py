@@ -28,8 +28,9 @@ def ddpm(num_steps: int, eta: float = 0.0, **options) -> DDPMSampler:
 
 
 def edm(num_steps: int, churn: float = 0.0, **options) -> HeunSampler:
-    sigmas = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "churn": churn, "churn_noise": 1.0}
-    return HeunSampler(**{**PLAIN, "num_steps": num_steps, "early_stop": 0.0, **sigmas, **options})
+    sigmas = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
+    churning = {"churn": churn, "churn_noise": 1.0, "churn_min": 0.0, "churn_max": math.inf}
+    return HeunSampler(**{**PLAIN, "num_steps": num_steps, "early_stop": 0.0, **sigmas, **churning, **options})
 
 
 def sampled(sampler: NoisySampler, model: GaussianTruth, count: int = 8) -> Tensor:
@@ -170,6 +171,9 @@ def test_a_churned_step_by_hand() -> None:
     first, fresh = (sampler.noise(torch.arange(8), (1, 2, 2), draw).double() for draw in (0, 1))
     expected = (2.0 * first + 3.0 * fresh) / 7.25
     assert torch.allclose(sampled(sampler, GaussianTruth(KARRAS, 0.0, 1.0)), expected, atol=1e-5)
+    for outside in ({"churn_min": 2.1}, {"churn_max": 1.9}):
+        calm = edm(1, churn=0.25, sigma_min=1.0, sigma_max=2.0, **outside)
+        assert torch.allclose(sampled(calm, GaussianTruth(KARRAS, 0.0, 1.0)), 2.0 * first / 5.0, atol=1e-5)
     # However much is asked for, sigma grows by no more than sqrt(2).
     most = edm(1, churn=100.0, sigma_min=1.0, sigma_max=2.0)
     expected = (2.0 * first + 2.0 * fresh) / 9.0

@@ -70,9 +70,10 @@ class NoisyModel(Model):
             max_log_snr: the loss of an image whose level has a higher log signal-to-noise ratio is multiplied by 0;
                 +inf leaves it as it is at every level, -inf at none. ``None`` is +inf for all images.
         """
+        conditions = labels if self.conditional else None
         if self.training and self.has_guidance:
             labels = drop_conditions(labels, self.condition_dropout)
-        losses, level = self.process.losses(lambda x, level: self.predict(x, level, labels), images)
+        losses, level = self.process.losses(lambda x, level: self.predict(x, level, labels), images, conditions)
         return losses if max_log_snr is None else losses * (self.process.log_snr(level) <= max_log_snr)
 
 

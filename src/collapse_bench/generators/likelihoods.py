@@ -13,15 +13,11 @@ from abc import ABC, abstractmethod
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from collapse_bench.errors import ConfigError
-from collapse_bench.seeding import image_normal, image_uniform
-
-DRAW = 1
-"""Number of the per-image draw of the values; the latents are draw 0."""
 
 HALF_LEVEL = 1.0 / 255.0
 """Half the distance of two grey levels in [-1, 1]."""
@@ -47,12 +43,13 @@ class Likelihood(nn.Module, ABC):
         """The mean image in the scale of [-1, 1]."""
 
     @abstractmethod
-    def draw(self, output: Float[Tensor, "n c h w"], seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
-        """An image of this distribution, a function of its seed.
+    def draw(self, output: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """An image of this distribution.
 
         Args:
             output: the decoder's.
-            seeds: one per image, on the same device.
+            noise: standard normal, of which a value's quantile decides that of the image; noise that is narrower
+                makes images nearer to the likeliest one.
         """
 
 
@@ -69,10 +66,10 @@ class Bernoulli(Likelihood):
         """The probability of white, in [-1, 1]."""
         return 2.0 * torch.sigmoid(output) - 1.0
 
-    def draw(self, output: Float[Tensor, "n c h w"], seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    def draw(self, output: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """-1 or 1; NaN where the output is."""
         mean = self.mean(output)
-        on = image_uniform(seeds, tuple(output.shape[1:]), DRAW) < (mean + 1.0) / 2.0
+        on = torch.special.ndtr(noise.double()) < (mean + 1.0) / 2.0
         return torch.where(mean.isnan(), mean, 2.0 * on.float() - 1.0)
 
 
@@ -118,9 +115,9 @@ class Gaussian(ScaledLikelihood):
         """The output; it may lie outside [-1, 1]."""
         return output
 
-    def draw(self, output: Float[Tensor, "n c h w"], seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    def draw(self, output: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The mean with noise; it may lie outside [-1, 1]."""
-        return output + self.log_scale.exp() * image_normal(seeds, tuple(output.shape[1:]), DRAW)
+        return output + self.log_scale.exp() * noise
 
 
 @final
@@ -153,9 +150,9 @@ class DiscretisedLogistic(ScaledLikelihood):
         scale = self.log_scale.exp()
         return scale * (F.softplus((output + 1.0) / scale) - F.softplus((output - 1.0) / scale)) - 1.0
 
-    def draw(self, output: Float[Tensor, "n c h w"], seeds: Int64[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    def draw(self, output: Float[Tensor, "n c h w"], noise: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """A grey level, in [-1, 1]."""
-        uniform = image_uniform(seeds, tuple(output.shape[1:]), DRAW)
+        uniform = torch.special.ndtr(noise.double())
         level = (output + self.log_scale.exp() * uniform.logit() + 1.0).mul(127.5).round().clamp(0.0, 255.0)
         return level.float() / 127.5 - 1.0
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from scipy.optimize import linear_sum_assignment
@@ -40,13 +41,17 @@ class Process(ABC):
 
     @abstractmethod
     def losses(
-        self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        images: Float[Tensor, "n c h w"],
+        conditions: Int64[Tensor, " n"] | None,
     ) -> tuple[Float[Tensor, " n"], Tensor]:
         """The error of predictions at one random level per image, and the levels.
 
         Args:
             predict: (noisy images, levels) -> predictions.
             images: in [-1, 1], a batch or a part of one; noise is that of ``seeding.batch_normal``.
+            conditions: what samples are asked for by, one per image; ``None`` if they are asked for by nothing.
         """
 
     @abstractmethod
@@ -69,10 +74,13 @@ class FlowMatching(Process):
 
     Args:
         times: how training draws times: ``"uniform"``, or ``"logit_normal"`` with location 0.5 and scale 1, which
-            favours the middle and the late ones (Esser et al. 2024, arXiv:2403.03206, eq. 19).
+            favours the middle and the late ones (Esser et al. 2024, arXiv:2403.03206, eq. 19, where time runs from
+            images to noise, so that their location is -0.5).
         coupling: which noise becomes which image: ``"independent"``, or ``"minibatch_ot"``, the permutation of the
-            batch with the least squared distance (OT-CFM: Tong et al. 2024, arXiv:2302.00482, section 3.3). Where
-            several processes share a batch, each permutes its own part.
+            batch with the least squared distance (OT-CFM: Tong et al. 2024, arXiv:2302.00482, section 3.3). In a
+            conditional model noise is permuted within each class: sampling starts every class from all noise, and
+            across classes each would learn to start from a part of it alone. Where several processes share a batch,
+            each permutes its own part.
     """
 
     times: Literal["uniform", "logit_normal"]
@@ -85,12 +93,15 @@ class FlowMatching(Process):
         return network(x, level, labels)
 
     def losses(
-        self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        images: Float[Tensor, "n c h w"],
+        conditions: Int64[Tensor, " n"] | None,
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Mean squared error of the velocity, per image."""
         noise = batch_normal(images.shape, images.device)
         if self.coupling == "minibatch_ot":
-            noise = nearest_noise(noise, images)
+            noise = nearest_noise(noise, images, conditions)
         if self.times == "uniform":
             time = batch_uniform(len(images), images.device)
         else:
@@ -109,9 +120,16 @@ class FlowMatching(Process):
         return x + (1.0 - level.view(-1, 1, 1, 1)) * prediction
 
 
-def nearest_noise(noise: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The noise in the order that makes the sum of squared distances to the images least."""
+def nearest_noise(
+    noise: Float[Tensor, "n c h w"], images: Float[Tensor, "n c h w"], conditions: Int64[Tensor, " n"] | None
+) -> Float[Tensor, "n c h w"]:
+    """The noise in the order that makes the sum of squared distances to the images least.
+
+    Where there are conditions, noise is exchanged among images of the same one only.
+    """
     cost = torch.cdist(images.flatten(1), noise.flatten(1)).square()
+    if conditions is not None:
+        cost.masked_fill_(conditions.unsqueeze(1) != conditions, math.inf)
     _, order = linear_sum_assignment(cost.cpu().numpy())
     return noise[torch.from_numpy(order).to(noise.device)]
 
@@ -148,9 +166,13 @@ class DDPM(Process):
         return network(x, (level + 1) / self.num_levels, labels)
 
     def losses(
-        self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        images: Float[Tensor, "n c h w"],
+        conditions: Int64[Tensor, " n"] | None,
     ) -> tuple[Float[Tensor, " n"], Int64[Tensor, " n"]]:
         """Mean squared error of the noise, per image."""
+        del conditions
         noise = batch_normal(images.shape, images.device)
         step = batch_integers(self.num_levels, len(images), images.device)
         alpha, sigma = self._amplitudes(step)
@@ -170,7 +192,11 @@ class DDPM(Process):
 
     def signal(self, level: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The share of the image in the variance at a step, in (0, 1), float64: the product of 1 - beta up to it."""
-        return signal_table(self.schedule, self.num_levels, level.device)[level]
+        return _signals_on(level.device, self.schedule, self.num_levels)[level]
+
+    def signals(self) -> list[float]:
+        """``signal`` of all steps, as plain numbers."""
+        return _signals(self.schedule, self.num_levels)
 
     def _amplitudes(self, level: Int64[Tensor, " n"]) -> tuple[Float[Tensor, "n 1 1 1"], Float[Tensor, "n 1 1 1"]]:
         """What the image and the noise are multiplied by."""
@@ -179,18 +205,22 @@ class DDPM(Process):
 
 
 @functools.cache
-def signal_table(
-    schedule: Literal["linear", "cosine"], num_levels: int, device: torch.device
-) -> Float[Tensor, " num_levels"]:
-    """The cumulative product of 1 - beta over the steps, float64: at the first steps it is close to 1."""
+def _signals(schedule: Literal["linear", "cosine"], num_levels: int) -> list[float]:
+    """The cumulative product of 1 - beta over the steps; at the first ones it is close to 1."""
     if schedule == "linear":
         scale = 1000.0 / num_levels
-        variances = torch.linspace(scale * 1e-4, scale * 0.02, num_levels, dtype=torch.float64)
+        variances = np.linspace(scale * 1e-4, scale * 0.02, num_levels)
     else:
-        time = torch.arange(num_levels + 1, dtype=torch.float64) / num_levels
-        signal = torch.cos((time + 0.008) / 1.008 * math.pi / 2.0).square()
-        variances = (1.0 - signal[1:] / signal[:-1]).clamp(max=0.999)
-    return (1.0 - variances).cumprod(0).to(device)
+        time = np.arange(num_levels + 1) / num_levels
+        signal = np.cos((time + 0.008) / 1.008 * math.pi / 2.0) ** 2
+        variances = np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
+    return np.cumprod(1.0 - variances).tolist()
+
+
+@functools.cache
+def _signals_on(device: torch.device, schedule: Literal["linear", "cosine"], num_levels: int) -> Float[Tensor, " k"]:
+    """As a float64 tensor on a device."""
+    return torch.tensor(_signals(schedule, num_levels), dtype=torch.float64, device=device)
 
 
 @final
@@ -199,10 +229,11 @@ class EDM(Process):
     """Images plus noise of standard deviation sigma, which is the level; a prediction is the denoised image.
 
     Karras et al. 2022 (arXiv:2206.00364, table 1): the network's input and output are scaled so that both have unit
-    variance at every level, and the loss is weighted so that all levels count equally at first.
+    variance at every level (as far as ``sigma_data`` is right), and the loss is weighted so that all levels count
+    equally at first.
 
     Args:
-        sigma_data: standard deviation of the images' values.
+        sigma_data: standard deviation of the images' values, as it is assumed to be; theirs is 0.5 for all data sets.
         log_mean: mean of log sigma in training.
         log_sd: standard deviation of log sigma in training.
     """
@@ -228,9 +259,13 @@ class EDM(Process):
         return x * (self.sigma_data / total).square() + output * (sigma * self.sigma_data / total)
 
     def losses(
-        self, predict: Callable[[Tensor, Tensor], Tensor], images: Float[Tensor, "n c h w"]
+        self,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        images: Float[Tensor, "n c h w"],
+        conditions: Int64[Tensor, " n"] | None,
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Weighted mean squared error of the denoised image, per image (eq. 8)."""
+        del conditions
         noise = batch_normal(images.shape, images.device)
         sigma = batch_normal((len(images),), images.device).mul_(self.log_sd).add_(self.log_mean).exp_()
         error = (predict(images + sigma.view(-1, 1, 1, 1) * noise, sigma) - images).square().flatten(1).mean(1)

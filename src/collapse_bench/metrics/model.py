@@ -57,7 +57,8 @@ class ModelMetric(torchmetrics.Metric):
         parts = [own_part(len(batch)) for batch in batches]
 
         def add() -> None:
-            # The same noise in every generation, so that differences are the models', and for any number of processes.
+            # The same noise in every generation, so that differences are the models', and for any number of processes
+            # (which pair it with images each for itself in a flow with minibatch_ot).
             rng = torch.Generator(model.device).manual_seed(0)
             with isolated_rng(0):
                 for batch, own in zip(batches, parts, strict=True):

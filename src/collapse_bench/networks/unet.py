@@ -26,7 +26,8 @@ class UNet:
         channels: channels of the first level; a multiple of 8.
         multipliers: channels of each level, in units of ``channels``.
         num_blocks: residual blocks per level.
-        attention_at: resolutions of levels, in pixels after folding, with self-attention.
+        attention_at: resolutions, in pixels after folding, at which levels have self-attention, those that there are;
+            the block in the middle has it always.
         dropout: probability within residual blocks.
         patch: side of the squares of pixels that become the channels of one pixel at the input, and squares again at
             the output (Shi et al. 2016, arXiv:1609.05158); with 2 the first level has half the resolution of the image.

@@ -48,7 +48,7 @@ class ReplaceOnTheFly(Regime):
         sampler, stream = now.setting.sampler_at(now.generation - 1), now.stream(Role.LIVE)
 
         def draw(start: int, count: int) -> tuple[Tensor, Tensor]:
-            return sampler.sample(parent, stream.image_seeds(start, count))
+            return sampler.sample_alone(parent, stream.image_seeds(start, count))
 
         nothing = now.setting.real.take(torch.arange(0))
         return LivePool(

@@ -116,11 +116,18 @@ class Sampler(ABC):
             TrainingError: if a pixel is NaN or infinite.
         """
         own = seeds[own_part(len(seeds))]
-        parts = gathered(lambda: self._sample(model, own), f"{len(seeds)} samples of seeds from {seeds[:1].tolist()}")
+
+        def made() -> tuple[Tensor, Tensor]:
+            images, labels = self.sample_alone(model, own)
+            return images.cpu(), labels.cpu()
+
+        parts = gathered(made, f"{len(seeds)} samples of seeds from {seeds[:1].tolist()}")
         return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
 
-    def _sample(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
-        """As ``sample``, by this process alone."""
+    @final
+    @torch.no_grad()
+    def sample_alone(self, model: Model, seeds: Int64[Tensor, " n"]) -> tuple[Tensor, Int64[Tensor, " n"]]:
+        """As ``sample``, by this process alone, and the result stays on the model's device."""
         batches = []
         all_labels = []
         for batch in seeds.split(self.batch_size):
@@ -132,8 +139,8 @@ class Sampler(ABC):
                     f"{type(self).__name__} made images with NaN or infinite pixels; lower the learning rate, set "
                     "max_grad_norm, or take more sampling steps. Committed generations are intact"
                 )
-            batches.append((to_uint8(images) if self.quantize else images).cpu())
-            all_labels.append(labels.cpu())
+            batches.append(to_uint8(images) if self.quantize else images)
+            all_labels.append(labels)
         return torch.cat(batches), torch.cat(all_labels)
 
     @final
@@ -192,6 +199,7 @@ class Draw:
 
         Raises:
             SelectionError: if that exceeds ``budget.max_candidates``.
+            TrainingError: as ``Sampler.sample`` does.
         """
         if self.num_drawn + count > self.limit:
             raise SelectionError(
@@ -199,8 +207,11 @@ class Draw:
                 f"budget allows {self.limit}; raise budget.max_candidates or choose a less strict curator"
             )
         seeds = self._stream.image_seeds(self.num_drawn, count)
-        with self._now.timed("sample"):
-            images, labels = self._sampler.sample(self.model, seeds)
+        try:
+            with self._now.timed("sample"):
+                images, labels = self._sampler.sample(self.model, seeds)
+        except TrainingError as error:
+            raise TrainingError(f"generation {self._now.generation}: {error}") from error
         born = self._now.generation
         pool = self.model.as_pool(images, labels, seeds, start=self.num_drawn, born=born)
         pool = self._now.labelled(pool)

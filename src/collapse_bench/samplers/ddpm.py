@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
+import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -64,7 +64,7 @@ class DDPMSampler(NoisySampler):
     def levels(self, process: Process) -> list[float]:
         """Steps of the model from its noisiest one, equally far apart up to rounding."""
         assert isinstance(process, DDPM)
-        return [round(level) for level in torch.linspace(process.num_levels - 1, 0, self.num_steps).tolist()]
+        return [round(level) for level in np.linspace(process.num_levels - 1, 0, self.num_steps)]
 
     def step(
         self, field: Field, x: Float[Tensor, "n c h w"], k: int, levels: list[float], seeds: Int64[Tensor, " n"]
@@ -72,8 +72,9 @@ class DDPMSampler(NoisySampler):
         """From one level to the next, or to the image after the last."""
         process = field.process
         assert isinstance(process, DDPM)
-        table = process.signal(torch.tensor(levels, dtype=torch.int64)).tolist()
-        signal, next_signal = table[k], table[k + 1] if k + 1 < len(levels) else 1.0
+        signals = process.signals()
+        signal = signals[int(levels[k])]
+        next_signal = signals[int(levels[k + 1])] if k + 1 < len(levels) else 1.0
 
         image = field.denoised(x, levels[k])
         if self.clip:

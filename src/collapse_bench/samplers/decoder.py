@@ -17,8 +17,8 @@ class DecoderSampler(Sampler):
     """Latents from the prior, then the decoder.
 
     Args:
-        temperature: standard deviation of the latents; the draw of an image given its latents has its own noise.
-        truncation: see ``Sampler``; also of the latents alone.
+        temperature: see ``Sampler``; of the latents, and of the draw of an image given its latents.
+        truncation: see ``Sampler``; likewise.
         guidance: see ``Sampler``; what is guided is the decoder's output: logits, or locations.
         quantize: see ``Sampler``.
         batch_size: see ``Sampler``.
@@ -43,4 +43,4 @@ class DecoderSampler(Sampler):
         output = self.guided(lambda labels: model.output(latents, labels), labels)
         if self.output == "mean":
             return model.likelihood.mean(output)
-        return model.likelihood.draw(output, seeds)
+        return model.likelihood.draw(output, self.noise(seeds, model.spec.shape, draw=1))

@@ -32,6 +32,8 @@ class HeunSampler(NoisySampler):
         rho: how much finer steps are at small sigmas; the sigmas are equally spaced in sigma^(1/rho) (eq. 5).
         churn: how much noise is added over all steps, S_churn; 0 solves the ordinary differential equation.
         churn_noise: factor of the standard deviation of that noise, S_noise.
+        churn_min: the lowest sigma at which it is added, S_tmin.
+        churn_max: the highest one, S_tmax.
     """
 
     sigma_min: float
@@ -39,6 +41,8 @@ class HeunSampler(NoisySampler):
     rho: float
     churn: float
     churn_noise: float
+    churn_min: float
+    churn_max: float
 
     process_type: ClassVar[type[Process]] = EDM
 
@@ -79,7 +83,7 @@ class HeunSampler(NoisySampler):
     ) -> Float[Tensor, "n c h w"]:
         """One step of Heun's method; Euler's for the last."""
         sigma, following = levels[k], levels[k + 1] if k + 1 < len(levels) else 0.0
-        if self.churn:
+        if self.churn and self.churn_min <= sigma <= self.churn_max:
             raised = sigma * (1.0 + min(self.churn / self.num_steps, math.sqrt(2.0) - 1.0))
             added = self.churn_noise * math.sqrt(raised**2 - sigma**2)
             x, sigma = x + added * self.noise(seeds, tuple(x.shape[1:]), draw=k + 1), raised

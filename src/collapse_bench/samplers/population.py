@@ -25,7 +25,7 @@ class PopulationSampler(Sampler):
     Args:
         temperature: factor of the members' own.
         truncation: of all members; ``None`` leaves them their own.
-        guidance: of all members; 0 leaves them their own.
+        guidance: is added to the members' own.
         quantize: see ``Sampler``; the members' own is not looked at.
         batch_size: see ``Sampler``; likewise, members share a batch.
         members: the samplers, by the names of the generator's members.
@@ -52,7 +52,7 @@ class PopulationSampler(Sampler):
             own,
             temperature=self.temperature * own.temperature,
             truncation=own.truncation if self.truncation is None else self.truncation,
-            guidance=self.guidance or own.guidance,
+            guidance=self.guidance + own.guidance,
         )
 
     def check(self, model: Model) -> None:
