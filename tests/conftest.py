@@ -11,6 +11,14 @@ import torch
 torch.set_num_threads(1)  # also for fixtures of modules, which come before those of functions
 
 
+FEW_AND_LONG = ("test_notebooks", "test_readme", "test_results_page", "test_launchers", "test_site", "test_shared_runs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with few and long tests go first, so that no process is left with one while the others have nothing."""
+    items.sort(key=lambda item: item.path.stem not in FEW_AND_LONG)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Two threads each in two busy processes are slower than one, and sums depend on the number of threads."""
