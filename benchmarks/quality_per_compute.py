@@ -47,22 +47,19 @@ def seconds_of(run: Run) -> float:
 def table(families: Mapping[str, Sequence[Run]]) -> str:
     """A row per run, in Markdown; the floor of each score is in the head."""
     runs = [run for members in families.values() for run in members]
-    heads = [f"{name} (floor {runs[0].floor(metric):.3g})" for metric, name in METRICS.items()]
-    lines = [
-        " | ".join(["family", "parameters", "steps", "seconds", *heads]),
-        "|".join("---" for _ in range(4 + len(heads))),
-    ]
+    heads = [f"{name} (floor {runs[0].floor(metric):#.3g})" for metric, name in METRICS.items()]
+    rows = [["family", "parameters", "steps", "seconds", *heads], ["---"] * (4 + len(heads))]
     for family, members in families.items():
         for run in members:
-            values = [f"{run.records[0].score(metric, 'model'):.3g}" for metric in METRICS]
+            values = [f"{run.records[0].score(metric, 'model'):#.3g}" for metric in METRICS]
             parameters = f"{run.records[0].num_parameters:,}"
-            lines.append(" | ".join([family, parameters, f"{steps_of(run):,}", f"{seconds_of(run):.0f}", *values]))
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+            rows.append([family, parameters, f"{steps_of(run):,}", f"{seconds_of(run):.0f}", *values])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def figure_of(families: Mapping[str, Sequence[Run]]) -> Figure:
     """A panel per score over seconds, a line per family, the real-vs-real floor dashed."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, len(METRICS))
     for axes, (metric, name) in zip(panels, METRICS.items(), strict=True):
         for (family, members), color, marker in zip(families.items(), OKABE_ITO, MARKERS, strict=False):
@@ -76,7 +73,7 @@ def figure_of(families: Mapping[str, Sequence[Run]]) -> Figure:
         axes.set_title(name)
         axes.set_xlabel("seconds of training")
         axes.grid(alpha=0.3)
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 

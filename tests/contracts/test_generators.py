@@ -233,35 +233,34 @@ def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
     assert model.label_shares.tolist() == pytest.approx([0, 1e-9, 1], abs=1e-8)
 
 
-WIDE = ["generator.network.width=256", "generator.network.num_blocks=4"]
-LONG = ["generator.optimisation.batch_size=64", "generator.optimisation.learning_rate=2e-3"]
-CLEAR = ["generator.beta=0.1", "generator.num_latents=4", "generator.network.width=128"]
+LONG = ["optimisation.batch_size=64", "optimisation.learning_rate=2e-3"]
+WIDE = ["network.width=256", "network.num_blocks=4", *LONG]
+PLANE = ["num_latents=2", "network.width=256", *LONG]
 # Steps, and options, that learn eight images by heart. A DDPM's weights leave the last, nearly clean levels little of
 # its loss, so that they are learnt late.
 BY_HEART = {
-    "flow": (1500, [*WIDE, *LONG]),
-    "flow coupled": (1500, [*WIDE, *LONG]),
-    "flow coupled conditional": (1500, [*WIDE, *LONG]),
-    "flow guided": (1500, [*WIDE, *LONG]),
-    "flow_unet": (600, ["generator.network.channels=16", *LONG]),
-    "ddpm": (3000, [*WIDE, *LONG]),
-    "edm": (1500, [*WIDE, *LONG]),
-    "vae": (1500, [*CLEAR, *LONG]),
-    "vae_conv": (1500, [*CLEAR[:2], "generator.network.channels=16", *LONG]),
-    "cvae": (1500, [*CLEAR, *LONG]),
+    "flow": (1500, WIDE),
+    "flow coupled": (1500, WIDE),
+    "flow coupled conditional": (1500, WIDE),
+    "flow guided": (1500, WIDE),
+    "flow_unet": (600, ["network.channels=16", *LONG]),
+    "ddpm": (3000, WIDE),
+    "edm": (1500, WIDE),
+    "vae": (1500, PLANE),
+    "vae_conv": (1500, ["num_latents=2", "network.channels=16", *LONG]),
+    "cvae": (1500, PLANE),
     "population": (
-        3000,
+        1500,
         [
-            *(f"generator.members.{name}.network.width=256" for name in ("flow", "ddpm")),
-            *(f"generator.members.{name}.network.num_blocks=4" for name in ("flow", "ddpm")),
-            *(f"generator.members.{name}.optimisation.batch_size=64" for name in ("vae", "flow", "ddpm")),
-            *(f"generator.members.{name}.optimisation.learning_rate=2e-3" for name in ("vae", "flow", "ddpm")),
-            "generator.members.vae.beta=0.1",
-            "generator.members.vae.num_latents=4",
-            "generator.members.vae.network.width=128",
+            *(f"members.{name}.{option}" for name in ("flow", "ddpm") for option in WIDE),
+            *(f"members.vae.{option}" for option in PLANE),
         ],
     ),
 }
+
+
+# DDIM's coarse steps stray between two images more often than others, and a VAE's prior covers the ways between them.
+LEAST_COPIES = {"ddim_20": 0.6, "ddim_50": 0.65, "decoder_mean": 0.3, "decoder_draw": 0.15, "population": 0.5}
 
 
 def test_every_family_learns_by_heart() -> None:
@@ -272,24 +271,24 @@ def test_every_family_learns_by_heart() -> None:
 @pytest.mark.parametrize("name", BY_HEART)
 def test_eight_images_learnt_by_heart_come_back_with_every_sampler_of_the_family(name: str) -> None:
     num_steps, options = BY_HEART[name]
-    generator, own = make(name, *options)
+    generator, own = make(name, *(f"generator.{option}" for option in options))
     pool = make_pool(8)
+    pool = Pool.real((pool.images > 127).to(torch.uint8) * 255, pool.labels, "binary")
     model = fit(generator, pool, torch.ones(8), num_steps)
-    fitting = [option for option in SAMPLERS if (sampler := make_sampler(option)).fits(model)]
+    fitting = [option for option in SAMPLERS if make_sampler(option).fits(model)]
     assert fitting
     for option in fitting:
-        sampler = replace(make_sampler(option), guidance=own.guidance)
-        images, labels = sampler.sample(model, torch.arange(200))
+        images, labels = replace(make_sampler(option), guidance=own.guidance).sample(model, torch.arange(200))
         distance = torch.cdist(images.flatten(1).float(), pool.images.flatten(1).float()) / 8.0  # root mean square
-        # Images of noise are 104 grey levels apart, so a sample within 20 is a copy of one of the eight.
+        # The eight are some 180 grey levels apart, so a sample within 20 is a copy of one of them.
         is_copy = distance.min(1).values < 20
-        print(
-            name,
-            option,
-            is_copy.double().mean().item(),
-            len(distance.argmin(1).unique()),
-            (pool.labels[distance.argmin(1)] == labels).double().mean().item(),
-        )
+        assert is_copy.double().mean() > LEAST_COPIES.get(option, 0.85), option
+        nearest = distance.argmin(1)
+        assert len(nearest.unique()) == 8, option
+        if model.conditional:
+            assert (pool.labels[nearest] == labels)[is_copy].double().mean() > 0.95, option
+        else:
+            assert labels.unique().tolist() == [UNLABELLED]
 
 
 @pytest.mark.slow
