@@ -271,7 +271,7 @@ def test_runs_that_do_not_say_what_made_them_are_no_entry(suite, tmp_path, key):
         make_entry(suite, tmp_path / "results" / "2026-11-21_f58031a" / "mine", "a tester")
 
 
-@pytest.mark.parametrize("folder", sorted(file.parent for file in RESULTS.rglob(ARCHIVE)), ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", sorted(file.parent for file in RESULTS.rglob(ENTRY)), ids=lambda path: path.name)
 def test_committed_archives_are_entries_that_hold_what_they_say(folder):
     jsonschema.validate(json.loads((folder / ENTRY).read_text()), SCHEMA)
     entry = Entry.load(folder)

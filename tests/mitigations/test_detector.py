@@ -63,13 +63,13 @@ def test_it_learns_from_samples_made_as_those_in_the_pool_were(
 ) -> None:
     """Steering changes the sampler after generation 0; generation 1 trains on what the earlier one made."""
     steps: dict[int, int] = {}
-    sample = FlowSampler._sample
+    sample = FlowSampler.sample_alone
 
     def recorded(self: FlowSampler, model: Model, seeds: Tensor) -> tuple[Tensor, Tensor]:
         steps[int(seeds[0])] = self.num_steps_taken
         return sample(self, model, seeds)
 
-    monkeypatch.setattr(FlowSampler, "_sample", recorded)
+    monkeypatch.setattr(FlowSampler, "sample_alone", recorded)
     steered = (f"mitigation=[{name},annealed_truncation]", "mitigation.steering.num_generations=1")
     FinishedChain(tmp_path, *TINY, *TINY_FLOW, "regime=augment", *steered, *TINY_OPTION[name])
     roles = ((0, Role.SAMPLE), (1, Role.WEIGH), (1, Role.SAMPLE), (2, Role.WEIGH))
