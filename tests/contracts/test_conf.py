@@ -1,6 +1,7 @@
 """Every file in every group of ``conf/`` is what it claims to be; a new option is tested by existing."""
 
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def test_every_option_says_what_it_is(option: Path) -> None:
 def test_every_option_builds(option: Path) -> None:
     group, name = option.parts[0], option.stem
     config = composed(f"{group}={name}")
+    json.dumps(config, allow_nan=False)  # as run.json has it
     for built in [group] if group != "experiment" else PARTS:
         assert build(config[built], built) is not None
 

@@ -30,7 +30,7 @@ def ddpm(**options) -> DDPMSampler:
 
 def edm(**options) -> HeunSampler:
     sigmas = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
-    churning = {"churn": 0.0, "churn_noise": 1.0, "churn_min": 0.0, "churn_max": math.inf}
+    churning = {"churn": 0.0, "churn_noise": 1.0, "churn_min": 0.0, "churn_max": None}
     return HeunSampler(**{**PLAIN, "num_steps": 18, "early_stop": 0.0, **sigmas, **churning, **options})
 
 

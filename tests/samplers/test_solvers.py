@@ -29,7 +29,7 @@ def ddpm(num_steps: int, eta: float = 0.0, **options) -> DDPMSampler:
 
 def edm(num_steps: int, churn: float = 0.0, **options) -> HeunSampler:
     sigmas = {"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
-    churning = {"churn": churn, "churn_noise": 1.0, "churn_min": 0.0, "churn_max": math.inf}
+    churning = {"churn": churn, "churn_noise": 1.0, "churn_min": 0.0, "churn_max": None}
     return HeunSampler(**{**PLAIN, "num_steps": num_steps, "early_stop": 0.0, **sigmas, **churning, **options})
 
 

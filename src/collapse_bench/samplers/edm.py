@@ -33,7 +33,7 @@ class HeunSampler(NoisySampler):
         churn: how much noise is added over all steps, S_churn; 0 solves the ordinary differential equation.
         churn_noise: factor of the standard deviation of that noise, S_noise.
         churn_min: the lowest sigma at which it is added, S_tmin.
-        churn_max: the highest one, S_tmax.
+        churn_max: the highest one, S_tmax; ``None`` is no bound.
     """
 
     sigma_min: float
@@ -42,7 +42,7 @@ class HeunSampler(NoisySampler):
     churn: float
     churn_noise: float
     churn_min: float
-    churn_max: float
+    churn_max: float | None
 
     process_type: ClassVar[type[Process]] = EDM
 
@@ -83,7 +83,8 @@ class HeunSampler(NoisySampler):
     ) -> Float[Tensor, "n c h w"]:
         """One step of Heun's method; Euler's for the last."""
         sigma, following = levels[k], levels[k + 1] if k + 1 < len(levels) else 0.0
-        if self.churn and self.churn_min <= sigma <= self.churn_max:
+        highest = math.inf if self.churn_max is None else self.churn_max
+        if self.churn and self.churn_min <= sigma <= highest:
             raised = sigma * (1.0 + min(self.churn / self.num_steps, math.sqrt(2.0) - 1.0))
             added = self.churn_noise * math.sqrt(raised**2 - sigma**2)
             x, sigma = x + added * self.noise(seeds, tuple(x.shape[1:]), draw=k + 1), raised
