@@ -60,11 +60,6 @@ def assemble(
         sampler.check(model)
         if sampler.quantize and data.spec.dtype != "uint8":
             raise ConfigError(f"sampler.quantize=true, but dataset {data.name} has no grey levels; set it to false")
-        if data.spec.dtype != "uint8" and getattr(sampler, "clip", False):
-            raise ConfigError(
-                f"sampler.clip=true keeps images within [-1, 1], and those of dataset {data.name} have no bounds; set "
-                "it to false"
-            )
         if regime.hidden and data.spec.dtype == "uint8" and not sampler.quantize:
             raise ConfigError(
                 f"the regime {type(regime).__name__} hides which images are real, and with sampler.quantize=false the "

@@ -30,6 +30,7 @@ from collapse_bench.pool import Pool
 from collapse_bench.records import Record
 from collapse_bench.rundir import RunDir
 from collapse_bench.samplers.base import Draw, Sampler
+from collapse_bench.samplers.flow import FlowSampler
 from collapse_bench.store import Store
 from collapse_bench.testing import promises
 from collapse_bench.training import TrainingModule
@@ -180,6 +181,16 @@ def reachable(root: object) -> list[object]:
 def storages(root: object) -> set[int]:
     """Where the tensors that can be reached from an object lie in memory."""
     return {thing.untyped_storage().data_ptr() for thing in reachable(root) if isinstance(thing, torch.Tensor)}
+
+
+def test_samples_that_are_nan_stop_the_run_and_name_the_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FlowSampler, "sample_batch", lambda self, model, seeds, labels: torch.full((len(seeds), 1, 8, 8), torch.nan)
+    )
+    with pytest.raises(TrainingError, match="generation 0: FlowSampler made images with NaN"):
+        run(tmp_path)
 
 
 def test_nothing_but_the_measuring_side_can_look_at_held_out_images(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from chains import composed
 from torch import nn
 
+from collapse_bench.cli.config import build
 from collapse_bench.errors import ConfigError
 from collapse_bench.networks.unet import UNet
 from collapse_bench.types import ImageSpec
@@ -56,6 +58,21 @@ def test_time_class_and_every_block_matter() -> None:
     assert not torch.allclose(output, network(x, time, torch.tensor([-1])))
     output.square().sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("option", "images", "millions", "num_attentions"),
+    [("unet_tiny", (1, 8), 0.16, 7), ("unet_small", (1, 28), 1.4, 4), ("unet_cifar", (3, 32), 34, 6)],
+)
+def test_the_sizes_are_those_of_their_comments_and_attention_is_where_it_is_asked_for(
+    option: str, images: tuple[int, int], millions: float, num_attentions: int
+) -> None:
+    channels, side = images
+    recipe = build(composed("generator=flow_unet", f"generator/network={option}")["generator"], "generator").network
+    network = recipe.build(spec(side, channels), 0)
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, rel=0.05)
+    # One after each block of its level, down and up, and the middle one.
+    assert sum(type(module).__name__ == "_Attention" for module in network.modules()) == num_attentions
 
 
 def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:

@@ -46,7 +46,10 @@ class DDPMSampler(NoisySampler):
             raise ConfigError(f"sampler.eta must lie in [0, 1], got {self.eta}")
 
     def check(self, model: Model) -> None:
-        """Raises ConfigError as ``Sampler.check`` does, or if the model has fewer levels than there are steps."""
+        """Raises ConfigError as ``Sampler.check`` does.
+
+        Likewise if the model has fewer levels than there are steps, or its images have no bounds to be clipped at.
+        """
         super().check(model)
         assert isinstance(model, NoisyModel)
         assert isinstance(model.process, DDPM)
@@ -54,6 +57,11 @@ class DDPMSampler(NoisySampler):
             raise ConfigError(
                 f"sampler.num_steps={self.num_steps}, and the model has {model.process.num_levels} noise levels; lower "
                 "it, or raise generator.process.num_levels"
+            )
+        if self.clip and model.spec.dtype != "uint8":
+            raise ConfigError(
+                "sampler.clip=true keeps images within [-1, 1], and those of this dataset have no bounds; set it to "
+                "false"
             )
 
     @property
