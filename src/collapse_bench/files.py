@@ -19,7 +19,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunDirError(f"cannot read {path}: {error}") from error
+        raise RunDirError(
+            f"cannot read {path}: {error}; restore it from a copy, or start anew in another folder"
+        ) from error
 
 
 def write_json(path: Path, content: Any) -> None:

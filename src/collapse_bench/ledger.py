@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import final
 
 import pandas as pd
+import pyarrow as pa
+
+from collapse_bench.errors import RunDirError
 
 IMAGES = "images.parquet"
 """Images that entered the run at a generation: its candidates, and at generation 0 the real pool."""
@@ -52,6 +55,25 @@ class Ledger:
         """
         for name, table in ((IMAGES, self.images), (TRAINED, self.trained)):
             table[list(COLUMNS[name])].to_parquet(folder / name, index=False, compression="zstd")
+
+
+def read_table(file: Path) -> pd.DataFrame:
+    """A table that ``Ledger.save`` wrote.
+
+    Raises:
+        RunDirError: if it is missing or damaged.
+    """
+    if not file.exists():
+        raise RunDirError(
+            f"{file}: missing, as in runs older than the ledger; repeat the run with another run_dir to have one"
+        )
+    try:
+        return pd.read_parquet(file, columns=list(COLUMNS[file.name]))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RunDirError(
+            f"{file}: damaged ({' '.join(f'{type(error).__name__}: {error}'.split())}); restore it from a copy, or "
+            "repeat the run with another run_dir: it gives the same ledger"
+        ) from error
 
 
 def become(candidates: Sequence[pd.DataFrame], kept: pd.DataFrame, otherwise: str) -> pd.DataFrame:

@@ -82,7 +82,8 @@ def run_generations(
         kept = parts.mitigation.curator.curate(draw, num_needed, now)
 
         # What it is worth: fresh samples that never enter a pool.
-        measured = parts.measurer.measure(sampler, model, kept, train, now, parts.mitigation)
+        trained_on = train.trained_on(weights, gate)
+        measured = parts.measurer.measure(sampler, model, kept, trained_on, now, parts.mitigation)
 
         record = now.record(train, weights, model, kept, measured.scores, parts.measurer.identity)
         ledger = now.ledger(train, weights, gate, draw.candidates, kept, parts.mitigation.curator)

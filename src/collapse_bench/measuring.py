@@ -115,7 +115,7 @@ class Measurer:
         return any(ruler.looking_at("training").metrics for ruler in self._rulers)
 
     def see_training(self, pool: Pool | None) -> None:
-        """Names the pool that the next model was fitted to; without two images, numbers that need it are left out."""
+        """Names the images that the next model was fitted to; without two images, numbers that need it are left out."""
         images = None if pool is None or len(pool) < 2 else image_set(pool)
         for ruler in self._rulers:
             ruler.see(images, "training")
@@ -144,7 +144,7 @@ class Measurer:
         sampler: Sampler,
         model: Model,
         kept: Pool,
-        train: Pool | None,
+        trained_on: Pool | None,
         now: Now,
         mitigation: Mitigation | None = None,
     ) -> Measured:
@@ -159,12 +159,12 @@ class Measurer:
             sampler: draws the samples.
             model: the model after refinement.
             kept: what goes to the next generation.
-            train: what the model was fitted to; ``None`` leaves out the numbers that need it.
+            trained_on: the images that the model was fitted to; ``None`` leaves out the numbers that need it.
             now: this generation.
             mitigation: what weighed and curated; ``None`` leaves out what only it can say.
         """
         with now.timed("measure"):
-            self.see_training(train)
+            self.see_training(trained_on)
             fresh, labels = sampler.sample(model, now.stream(Role.MEASURE).image_seeds(0, self.num_measured))
             chosen = torch.randperm(len(kept), generator=now.stream(Role.MEASURE_KEPT).generator())[: self.num_measured]
             scores = [

@@ -200,8 +200,8 @@ class Now:
         self.spend(gradient_steps=generator.gradient_steps(num_steps), networks_trained=generator.num_networks)
         if isinstance(train, LivePool):
             self.spend(other_samples=generator.batch_size * num_steps)
-        present = weights > 0 if gate is None else (weights > 0) & (gate > -math.inf)
-        self._see("generator" if role is Role.FIT else role.value, train.image_id[(train.born == REAL) & present])
+        seen = train.trained_on(weights, gate)
+        self._see("generator" if role is Role.FIT else role.value, seen.image_id[seen.born == REAL])
         if reused:
             self._reused.append(role.value)
         return model.to(setting.trainer.device).eval()
@@ -271,7 +271,8 @@ class Now:
         setting = self.setting
         with self.timed("encoder"):
             fitted = encoder.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
-        self._count_once("encoder", fingerprint(encoder), encoder.gradient_steps, setting.trusted)
+        seen = setting.trusted if encoder.learns_from_real else setting.trusted.take(torch.arange(0))
+        self._count_once("encoder", fingerprint(encoder), encoder.gradient_steps, seen)
         return fitted
 
     def encode(self, images: Tensor, encoder: Encoder) -> Encoded:

@@ -1,6 +1,7 @@
 """Pools: immutable sets of images that carry, for every image, where it came from."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -151,6 +152,16 @@ class Pool:
             return replace(self, **columns)
         columns["kept_because"] = torch.zeros_like(index)
         return replace(self, **columns, reasons=(because,))
+
+    def trained_on(self, weights: Float[Tensor, " n"], gate: Float[Tensor, " n"] | None = None) -> Self:
+        """The images that a fit to this pool sees.
+
+        Args:
+            weights: sampling probability of each image, up to a factor; 0 leaves it out.
+            gate: highest log signal-to-noise ratio at which each image is trained on; -inf leaves it out.
+        """
+        is_seen = weights > 0 if gate is None else (weights > 0) & (gate > -math.inf)
+        return self if bool(is_seen.all()) else self.take(is_seen.nonzero().flatten())
 
     def hide(self, *columns: str) -> Self:
         """The same pool with provenance columns declared lost."""

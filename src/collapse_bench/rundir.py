@@ -175,7 +175,9 @@ class RunDir:
         try:
             return Record.from_dict(read_json(path))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RunDirError(f"{path} is not a record of this version: {error}") from error
+            raise RunDirError(
+                f"{path} is not a record of this version: {error}; restore it from a copy, or name another run_dir"
+            ) from error
 
     @contextmanager
     def committing(self, t: int) -> Iterator[Path]:

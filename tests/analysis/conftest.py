@@ -223,7 +223,7 @@ def write_run(
     last = num_generations if reached is None else reached
     state = "complete" if reached is None else "running"
     (path / "run.json").write_text(json.dumps(info))
-    (path / "config.yaml").write_text(yaml.safe_dump(resolved))
+    (path / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
     (path / "status.json").write_text(
         json.dumps({"state": state, "generation": last, "error": None, "updated": "2026-11-20T10:00:00Z"})
     )

@@ -15,15 +15,20 @@ FEATURES = {"_target_": "Pixels", "num_components": 16}
         (FEATURES, {"pca": {"_target_": "WithClasses", "features": FEATURES}}, True),
         (FEATURES, {"pixels": FEATURES}, True),
         (FEATURES, {"pixels": {**FEATURES, "num_components": 32}}, False),
-        (FEATURES, {"pixels": FEATURES, "classifier": {"_target_": "Classifier"}}, False),
+        (FEATURES, {"pixels": FEATURES, "classifier": {"_target_": "Classifier"}}, True),
+        (FEATURES, {"classifier": {"_target_": "Classifier"}, "pixels": FEATURES}, False),
         (None, {"pixels": FEATURES}, False),
     ],
 )
-def test_a_selection_by_the_only_features_that_measure_is_said(chosen_by, encoders, told, make_run, tmp_path):
-    curator = {"_target_": "Curator"} if chosen_by is None else {"_target_": "Curator", "features": chosen_by}
+@pytest.mark.parametrize("has_probe", [False, True])
+def test_a_selection_by_the_features_of_the_plain_numbers_is_said(
+    chosen_by, encoders, told, has_probe, make_run, tmp_path
+):
+    chooser = {} if chosen_by is None else {"features": chosen_by}
+    curator = {"_target_": "Curator", **({"probe": chooser} if has_probe else chooser)}
     make_run("plain", config={"encoder": encoders})
     make_run("chosen", choices={"mitigation": "ds3"}, config={"encoder": encoders, "mitigation": {"curator": curator}})
-    found = [caveat for caveat in caveats(find_runs(tmp_path)) if "by the features that measure" in caveat]
+    found = [caveat for caveat in caveats(find_runs(tmp_path)) if "by the features of the first encoder" in caveat]
     assert len(found) == told
     assert all("In ds3 images" in caveat for caveat in found)
 

@@ -69,6 +69,13 @@ def test_a_size_that_is_given_in_two_ways_counts_each_seed_once(chain):
     assert compare(members, runs).sizes[897].seeds == (0, 1)
 
 
+def test_where_generation_0_has_a_part_of_the_real_pool_its_size_is_still_that_of_the_whole(chain):
+    sizes = (300, 600, 897)
+    runs = [chain({"fid": [1.0, 2.0]}, regime="fresh", settings={"dataset.num_real": size}) for size in sizes]
+    runs = [replace(run, records=tuple(replace(r, train_pool={"real": 100}) for r in run.records)) for run in runs]
+    assert list(compare(runs[:1], runs).sizes) == list(sizes)
+
+
 def test_a_comparison_with_a_seed_twice_is_refused(chain):
     one, other = (chain({"fid": [1.0]}, seed=seed) for seed in range(2))
     for arm, control in (((one, one), (one, one)), ((one,), (other,))):

@@ -101,6 +101,20 @@ def test_unchanged_choices_give_the_numbers_of_the_records(folder: Path) -> None
     assert content(folder / "all") == before
 
 
+@pytest.mark.slow
+def test_numbers_of_the_training_pool_are_again_those_of_what_the_fit_saw(folder: Path) -> None:
+    real_alone = ("regime=augment", "mitigation=provenance_weight", "mitigation.weigher.synthetic_weight=0")
+    run = ("metrics=full", "keep=all", "run_dir=weighed")
+    process = call("collapse-run", *TINY, *real_alone, *run, folder=folder)
+    assert process.returncode == 0, process.stderr
+    measured(folder, "run=weighed")
+    (written,) = (folder / "weighed" / "measured").glob("*.json")
+    for record, entry in zip(RunDir(folder / "weighed").records(), read_json(written)["generations"], strict=True):
+        assert entry["scores"] == record.to_dict()["scores"]
+        of_model = {score.metric: score.value for score in record.scores if score.of == "model"}
+        assert math.isnan(of_model["nearest_is_real"]), "real images alone leave nothing to choose between"
+
+
 def test_the_table_has_the_floor_first_and_a_row_per_generation(folder: Path) -> None:
     lines = measured(folder, "run=all").splitlines()
     rows = [line.split("  ")[0] for line in lines if line]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from chains import TINY, TINY_FLOW, composed, parts_of
+from chains import TINY, TINY_FLOW, composed, opened_run_dir, parts_of
 
 from collapse_bench.cli.config import build
 from collapse_bench.errors import ConfigError
-from collapse_bench.loop import Parts
+from collapse_bench.loop import Parts, run_generations
 from collapse_bench.metrics.base import GenerativeMetric
 from collapse_bench.pool import UNLABELLED, Pool
 from collapse_bench.records import Score
@@ -82,6 +82,17 @@ def test_numbers_of_the_training_pool_follow_the_pool(parts: Parts) -> None:
     assert by_name(measurer.score(generated, unlabelled, "model"), "model")["copies_of_training"].value == 0.25
     assert by_name(measurer.floor(), "control")["copies_of_training"].value == 0
     assert "copies_of_training" not in by_name(measurer.floor(), "floor"), "no split of held-out images is a pool"
+
+
+def test_numbers_of_the_training_pool_are_of_the_images_that_the_fit_saw(tmp_path: Path) -> None:
+    real_alone = ("regime=augment", "mitigation=provenance_weight", "mitigation.weigher.synthetic_weight=0")
+    parts = parts_of(composed(*TINY, *TINY_FLOW, *real_alone), tmp_path)
+    seen: list[Pool | None] = []
+    with opened_run_dir(tmp_path / "run") as run_dir, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(parts.measurer), "see_training", lambda self, pool: seen.append(pool))
+        records = run_generations(parts, 0, run_dir)
+    assert records[2].train_pool == {"real": 64, "gen_001": 64}
+    assert [pool.counts_by_birth() for pool in seen if pool is not None] == 3 * [{"real": 64}]
 
 
 def test_scoring_twice_gives_the_same_and_leaves_the_global_random_state(parts: Parts) -> None:

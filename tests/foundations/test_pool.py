@@ -1,4 +1,5 @@
 import itertools
+import math
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -110,6 +111,17 @@ def test_take_can_say_why() -> None:
         (pixels, numbers, source) for pixels, numbers, (source, _) in (rows(pool)[7], rows(pool)[1])
     ]
     assert {reason for _, _, (_, reason) in rows(taken)} == {"sharp"}
+
+
+def test_what_a_fit_sees_is_what_it_can_draw_at_some_noise_level() -> None:
+    pool = mixed()
+    ones = torch.ones(len(pool))
+    assert pool.trained_on(ones) is pool
+    weights, gate = ones.clone(), torch.full((len(pool),), -1.0)
+    weights[2], gate[5], gate[6] = 0, -math.inf, math.inf
+    index = torch.arange(len(pool))
+    assert rows(pool.trained_on(weights)) == rows(pool.take(index[index != 2]))
+    assert rows(pool.trained_on(weights, gate)) == rows(pool.take(index[(index != 2) & (index != 5)]))
 
 
 def test_taking_concatenating_and_hiding_leave_the_pool_as_it_was() -> None:

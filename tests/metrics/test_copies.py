@@ -5,6 +5,7 @@ import torch
 from collapse_bench.metrics.copies import Duplicates, RealCopies, TrainingCopies
 from collapse_bench.metrics.functional.copies import num_copies, num_repeats
 from collapse_bench.metrics.image_set import ImageSet
+from collapse_bench.types import to_float
 
 
 def scored(metric, **sides):
@@ -48,6 +49,15 @@ def test_copies_are_counted_with_a_wilson_interval(images, metric, side):
     expected = scipy.stats.binomtest(3, 12).proportion_ci(method="wilson")
     assert estimate.value == 3 / 12
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_float_images_that_have_grey_levels_equal_those(images):
+    assert scored(RealCopies(), generated=to_float(images), real=images[:5]).value == 5 / 20
+    assert scored(RealCopies(), generated=images, real=to_float(images)).value == 1
+    between = to_float(images)
+    between[:, 0, 1, 2] += 1e-3
+    assert scored(RealCopies(), generated=between, real=images).value == 0
+    assert scored(RealCopies(), generated=between, real=between[:5]).value == 5 / 20
 
 
 def test_one_grey_level_of_difference_is_no_copy(images):

@@ -174,3 +174,23 @@ def test_the_metric_gives_both_distances_and_no_interval_where_there_is_none(rng
     assert scores["fid"].value == pytest.approx(frechet_distance(generated, reference), rel=1e-9)
     infinity = scores["fid_infinity"]
     assert math.isnan(infinity.value) == (infinity.low is None) == (num_images == 20)
+
+
+@pytest.mark.parametrize("num_different", [20, 40, 80, 160])
+def test_fid_infinity_of_samples_that_repeat_a_few_images_is_that_of_their_law(rng, num_different):
+    """Copies of one image must not come to lie in the same part of the samples: the parts would be different laws."""
+    errors = []
+    for _ in range(8):
+        atoms = normal(rng, num_different, 16)
+        root = (atoms - atoms.mean(0)) / math.sqrt(num_different)
+        truth = frechet_distance_of_gaussians(
+            Moments(atoms.mean(0), torch.linalg.qr(root, mode="r").R),
+            Moments(torch.zeros(16, dtype=torch.float64), torch.eye(16, dtype=torch.float64)),
+        )
+        metric = FrechetDistance()
+        drawn = torch.randint(num_different, (450,), generator=rng)
+        metric.update(ImageSet(features=atoms[drawn]), side="generated")
+        metric.update(ImageSet(features=normal(rng, 450, 16)), side="reference")
+        errors.append(metric.compute()["fid_infinity"].value - truth)
+    mean, sd = torch.tensor(errors).mean().item(), torch.tensor(errors).std().item()
+    assert mean == pytest.approx(0, abs=4 * sd / math.sqrt(8))

@@ -56,6 +56,12 @@ def test_a_pool_without_real_images_is_an_error_and_not_the_control() -> None:
         weigh(0.6, 0, 1, 0)
 
 
+@pytest.mark.parametrize(("num_real", "num_synthetic"), [(897, 1794), (897, 299), (7, 12)])
+def test_the_share_of_an_uneven_pool_gives_exactly_equal_weights(num_real: int, num_synthetic: int) -> None:
+    weights = weigh(num_real / (num_real + num_synthetic), *num_real * [-1], *num_synthetic * [0])
+    assert len(set(weights)) == 1
+
+
 def test_the_share_of_the_pool_is_the_control(tmp_path: Path) -> None:
     options = ("mitigation=optimal_mix", "mitigation.weigher.frac_real=0.5")
     arm, control = (FinishedChain(tmp_path / str(k), *TINY_GAUSSIAN, "regime=augment", *options[:k]) for k in (2, 0))

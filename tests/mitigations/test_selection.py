@@ -8,8 +8,10 @@ import torch
 from curating import PIXELS, Bench, noise
 
 from collapse_bench.encoders.base import Encoder, FittedEncoder
+from collapse_bench.encoders.pixels import Pixels
 from collapse_bench.errors import ConfigError, SelectionError
 from collapse_bench.mitigations.centre_matching import CentreMatching
+from collapse_bench.mitigations.farthest_point import FarthestPoint
 from collapse_bench.mitigations.selection import (
     check_real,
     draw_until,
@@ -76,6 +78,15 @@ def test_networks_that_look_at_candidates_are_metered(encoder: Encoder, per_cand
     curator = CentreMatching(candidates_per_kept=2, features=encoder, reference_classes=None)
     bench.curate(curator, 10)
     assert bench.now.spent.judging_evaluations == 20 * per_candidate
+
+
+@pytest.mark.parametrize(("num_components", "num_seen"), [(2, 7), (None, 0)])
+def test_real_images_are_metered_where_features_are_learnt_from_them(
+    num_components: int | None, num_seen: int, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, noise(20), real=noise(7, seed=1))
+    bench.curate(FarthestPoint(candidates_per_kept=2, features=Pixels(num_components)), 10)
+    assert bench.now.spent.real_images_seen["encoder"] == num_seen
 
 
 def test_a_real_subset_is_the_same_at_every_generation(tmp_path: Path) -> None:

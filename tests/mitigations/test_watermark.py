@@ -125,8 +125,19 @@ def test_detection_false_positives_and_the_cost_of_the_mark_are_recorded(tmp_pat
     shares = chain.records[2].train_shares
     assert shares["real"] > 0.9
     assert sum(shares.values()) == pytest.approx(1.0)
-    assert chain.records[0].spent.real_images_seen["watermark"] == 64
+    assert chain.records[0].spent.real_images_seen["watermark_0_0.4"] == 64
     assert set(chain.now(2).chain.kept(1).reasons) == {"marked"}
+
+
+def test_another_mark_than_the_one_that_samples_carry_is_not_found(tmp_path: Path) -> None:
+    another = (
+        "mitigation.curator.strength=60",
+        "mitigation.weigher.mark={_target_:collapse_bench.mitigations.watermark.Mark,key:1,min_frequency:0.4}",
+    )
+    chain = FinishedChain(tmp_path, *TINY, *TINY_FLOW, "regime=augment", "mitigation=watermark", *another)
+    flagged = {score.of: score.value for score in chain.records[2].scores if score.metric == "flagged"}
+    assert flagged["kept"] < 0.3
+    assert chain.records[2].train_shares["gen_001"] > 0.3
 
 
 def test_images_are_measured_before_and_after_they_were_marked(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_what_deciding_parts_know_is_a_matter_of_the_seed_that_runs(tmp_path: Pa
         parts = parts_of(composed(*TINY, *TINY_FLOW, "regime=fresh", "mitigation=watermark"), tmp_path / "store")
         with opened_run_dir(tmp_path / str(seed)) as run_dir:
             spent = run_generations(parts, seed, run_dir)[0].spent
-        assert spent.real_images["watermark"] == spent.real_images["generator"]
-        seen.append(spent.real_images["watermark"])
+        assert spent.real_images["watermark_0_0.4"] == spent.real_images["generator"]
+        seen.append(spent.real_images["watermark_0_0.4"])
     assert seen[0] != seen[1]
 
 

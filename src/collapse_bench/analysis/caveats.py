@@ -52,8 +52,8 @@ def caveats(runs: Sequence[Run]) -> list[str]:
         )
     if judges := [arm for arm, members in arms.items() if any(_chooses_by_what_measures(run) for run in members)]:
         found.append(
-            f"In {_arms(judges)} images are chosen by the features that measure: a part of the score is its own "
-            "objective. See other features as well, for example encoder=[pca,classifier]."
+            f"In {_arms(judges)} images are chosen by the features of the first encoder that measures: a part of its "
+            "scores is its own objective. See those of other features as well, as of encoder=[pca,classifier]."
         )
     table = environments(runs)
     if len(table.columns) > 1:
@@ -117,10 +117,11 @@ def _beyond_the_floor(runs: Sequence[Run]) -> str:
 
 
 def _chooses_by_what_measures(run: Run) -> bool:
-    """Whether the curator's features are those of the only encoder that measures."""
-    chooses_by = run.config.get("mitigation", {}).get("curator", {}).get("features")
+    """Whether the features of the curator, or of its probe, are those of the first encoder that measures."""
+    curator = run.config.get("mitigation", {}).get("curator", {})
+    chooses_by = [part["features"] for part in (curator, curator.get("probe", {})) if part.get("features")]
     measures_by = [encoder.get("features", encoder) for encoder in run.config.get("encoder", {}).values()]
-    return chooses_by is not None and measures_by == [chooses_by]
+    return measures_by[:1] in [[features] for features in chooses_by]
 
 
 def _arms(names: Sequence[str]) -> str:

@@ -89,7 +89,9 @@ def compare(members: Sequence[Run], runs: Sequence[Run]) -> Comparison:
     sizes: dict[int, dict[int, Run]] = {}
     for run in [*members, *runs]:
         if run.records and run.settings_without("dataset.num_real") == law:
-            sizes.setdefault(sum(run.records[0].train_pool.values()), {}).setdefault(run.seed, run)
+            # Not of generation 0's pool alone: under regime=fresh that is a part of the real pool.
+            size = run.settings.get("dataset.num_real") or sum(run.records[0].train_pool.values())
+            sizes.setdefault(size, {}).setdefault(run.seed, run)
     by_size = {size: Comparison(*_pairs([*sizes[size].values()], runs)) for size in sorted(sizes)}
     return Comparison(*_pairs(members, runs), sizes=by_size)
 

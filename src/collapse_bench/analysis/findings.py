@@ -129,7 +129,10 @@ def verdict_finding(verdicts: pd.DataFrame) -> str:
     ]
     judged = {arm for arm, _, _, n in rows if n}
     if not judged:
-        return "No arm is judged, for none has two seeds beside a control C0 (regime=real, mitigation=control)."
+        return (
+            "No arm is judged, for none has two seeds beside a control C0 (regime=real, mitigation=control or the "
+            "steering of the arm)."
+        )
     rows = [row for row in rows if row[0] in judged]
     shown = [row for row in rows if row[2] == "yes"]
     if not shown:

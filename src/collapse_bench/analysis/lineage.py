@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from collapse_bench.analysis.runs import Run
 from collapse_bench.errors import RunDirError
-from collapse_bench.ledger import COLUMNS, IMAGES, KEY, TRAINED
+from collapse_bench.ledger import COLUMNS, IMAGES, KEY, TRAINED, read_table
 from collapse_bench.records import REAL, birth_name
 
 PANELS = {
@@ -178,21 +176,7 @@ def _tables(run: Run) -> Iterator[tuple[int, pd.DataFrame, pd.DataFrame]]:
         raise RunDirError(f"{run.path}: no generation is committed yet")
     for record in run.records:
         folder = run.path / f"gen_{record.generation:03d}"
-        yield record.generation, _read_table(folder / IMAGES), _read_table(folder / TRAINED)
-
-
-def _read_table(file: Path) -> pd.DataFrame:
-    if not file.exists():
-        raise RunDirError(
-            f"{file}: missing, as in runs older than the ledger; repeat the run with another run_dir to have one"
-        )
-    try:
-        return pd.read_parquet(file, columns=list(COLUMNS[file.name]))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise RunDirError(
-            f"{file}: damaged ({' '.join(f'{type(error).__name__}: {error}'.split())}); restore it from a copy, or "
-            "repeat the run with another run_dir: it gives the same ledger"
-        ) from error
+        yield record.generation, read_table(folder / IMAGES), read_table(folder / TRAINED)
 
 
 def _percent(share: float) -> str:

@@ -18,9 +18,7 @@ import pandas as pd
 from collapse_bench.analysis.archive import ARCHIVE, RunFiles, arm_settings, one_line, read_archive
 from collapse_bench.errors import ConfigError, RunDirError
 from collapse_bench.records import Record, Score, Spent, num_ids, union_of_ids
-
-SCHEMA = 1
-"""Version of the layout of ``run.json``; others are refused."""
+from collapse_bench.rundir import RUN_SCHEMA
 
 HEADLINE = (
     "fid",
@@ -242,8 +240,8 @@ def find_runs(*paths: str | Path) -> list[Run]:
 def _load(files: RunFiles) -> Run:
     path = files.path
     info = files.read_json("run.json")
-    if info.get("schema") != SCHEMA:
-        raise RunDirError(f"{path / 'run.json'}: schema {info.get('schema')!r}, this version reads schema {SCHEMA}")
+    if info.get("schema") != RUN_SCHEMA:
+        raise RunDirError(f"{path / 'run.json'}: schema {info.get('schema')!r}, this version reads schema {RUN_SCHEMA}")
     _need(path / "run.json", info, {"identity": Mapping, "choices": Mapping, "seed": int, "class_names": list})
     status = files.read_json("status.json")
     _need(path / "status.json", status, {"state": str})
@@ -268,6 +266,18 @@ def headline(runs: Sequence[Run]) -> list[str]:
     """Headline metrics that the runs have, in their fixed order; without any, every metric but the class shares."""
     names = dict.fromkeys(name for run in runs for name in run.metrics)
     return [name for name in HEADLINE if name in names] or [name for name in names if not _CLASS_SHARE.match(name)]
+
+
+def always_zero(runs: Sequence[Run]) -> list[str]:
+    """Headline metrics that are 0 in every run, generation and sample set, and at the floor; where all are, none.
+
+    A column or a panel of them says nothing.
+    """
+    scores = [score for run in runs for record in run.records for score in record.scores]
+    moved = {score.metric for score in scores if score.value != 0}
+    names = headline(runs)
+    still = [metric for metric in names if metric not in moved]
+    return still if len(still) < len(names) else []
 
 
 def group_by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -12,6 +12,7 @@ from collapse_bench.analysis.curves import ONSET, CurveSummary, Waiting, summari
 from collapse_bench.analysis.ranking import Place, Ranking, budget_classes, differing_entries, rank
 from collapse_bench.analysis.runs import (
     Run,
+    always_zero,
     better,
     group_by_arm,
     group_by_setting,
@@ -244,18 +245,6 @@ def format_arm_table(runs: Sequence[Run], table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(body, orient="index").rename_axis("arm")
 
 
-def always_zero(runs: Sequence[Run]) -> list[str]:
-    """Headline metrics that are 0 in every run, generation and sample set, and at the floor.
-
-    A column of them says nothing that ``zero_note`` does not; where all are, none is named.
-    """
-    scores = [score for run in runs for record in run.records for score in record.scores]
-    moved = {score.metric for score in scores if score.value != 0}
-    names = headline(runs)
-    still = [metric for metric in names if metric not in moved]
-    return still if len(still) < len(names) else []
-
-
 def zero_note(runs: Sequence[Run]) -> list[str]:
     """Which columns are left out of tables of arms, in one sentence; empty where none is."""
     names = [label(metric) for metric in always_zero(runs)]
@@ -466,7 +455,7 @@ def control_hint(verdicts: pd.DataFrame) -> str | None:
         return None
     return (
         f"No verdict on {'; '.join(alone)}: the control C0 is missing; run the same command and seeds with regime=real "
-        "mitigation=control"
+        "mitigation=control, or, of an arm that is steered, with regime=real and the same steering"
     )
 
 

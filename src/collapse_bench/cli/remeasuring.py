@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
@@ -22,6 +23,7 @@ from collapse_bench.cli.scoring import REPLACEABLE, circumstances, plain_score, 
 from collapse_bench.errors import ConfigError, DataError, RunDirError
 from collapse_bench.fingerprint import library_versions
 from collapse_bench.generators.base import Model
+from collapse_bench.ledger import TRAINED, read_table
 from collapse_bench.loop import Parts
 from collapse_bench.measuring import Measurer
 from collapse_bench.now import Now
@@ -199,10 +201,12 @@ def _scores_of_generation(t: int, run: Run, parts: Parts) -> tuple[tuple[Score, 
     model = chain.model.to(parts.setting.trainer.device)
     now = Now(t, run.seed, parts.setting, chain)
     sampler = parts.mitigation.steering.steer_sampling(parts.sampler, t)
-    train = None
+    trained_on = None
     with suppress(RunDirError):  # the pools that the regime looks at may be gone; those numbers are then left out
-        train = parts.regime.mix(now)
-    return parts.measurer.measure(sampler, model, chain.kept(t), train, now).scores, train is not None
+        table = read_table(run.path / f"gen_{t:03d}" / TRAINED)
+        weights, gate = (torch.tensor(table[column].to_numpy()) for column in ("weight", "gate"))
+        trained_on = parts.regime.mix(now).trained_on(weights, gate)
+    return parts.measurer.measure(sampler, model, chain.kept(t), trained_on, now).scores, trained_on is not None
 
 
 def _say_what_differs(run: Run, measurer: Measurer, console: Console) -> None:

@@ -95,6 +95,11 @@ class Encoder(ABC):
         """Gradient steps that a fit takes."""
         return 0
 
+    @property
+    def learns_from_real(self) -> bool:
+        """Whether a fit looks at the real images."""
+        return True
+
     def check(self, real: Pool, spec: ImageSpec) -> None:  # noqa: B027 (most encoders learn from any images, or none)
         """Raises ConfigError if it cannot be learnt from these real images.
 

@@ -30,6 +30,11 @@ class Pixels(Encoder):
 
     num_components: int | None
 
+    @property
+    def learns_from_real(self) -> bool:
+        """Whether there are principal components to be learnt."""
+        return self.num_components is not None
+
     def check(self, real: Pool, spec: ImageSpec) -> None:
         """Raises ConfigError if there are not that many components."""
         most = min(len(real), spec.num_values)

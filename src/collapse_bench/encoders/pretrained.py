@@ -57,6 +57,11 @@ class Pretrained(Encoder):
                 f"encoder.{self.option}.sha256 must be 64 hexadecimal digits in lower case, got {self.sha256!r}"
             )
 
+    @property
+    def learns_from_real(self) -> bool:
+        """No."""
+        return False
+
     @final
     def fit(self, real: Pool, spec: ImageSpec, options: TrainerOptions, store: Store) -> FittedEncoder:
         """The network with its published weights; it looks at no real image and stores nothing.

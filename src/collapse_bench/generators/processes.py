@@ -156,7 +156,7 @@ class DDPM(Process):
         if self.schedule == "linear" and self.num_levels < 21:
             raise ConfigError(
                 f"the linear schedule needs generator.process.num_levels of at least 21, got {self.num_levels}; with "
-                "fewer its last variance would exceed 1"
+                "fewer its last variance would be 1 or more"
             )
 
     def predict(

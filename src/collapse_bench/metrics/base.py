@@ -13,7 +13,7 @@ from torchmetrics.utilities import dim_zero_cat
 from collapse_bench.distributed import is_shared
 from collapse_bench.errors import ConfigError, MetricError
 from collapse_bench.fingerprint import foreign_source
-from collapse_bench.metrics.image_set import ImageSet
+from collapse_bench.metrics.image_set import ImageSet, random_looking_order
 from collapse_bench.training import TrainerOptions
 from collapse_bench.types import ImageSpec
 
@@ -184,7 +184,7 @@ class GenerativeMetric(torchmetrics.Metric):
 
         def gathered() -> ImageSet:
             columns = {column: dim_zero_cat(getattr(self, f"{side}_{column}")) for column in self._columns_of(side)}
-            order = dim_zero_cat(getattr(self, f"{side}_{_ORDER}")).argsort(stable=True)
+            order = random_looking_order(dim_zero_cat(getattr(self, f"{side}_{_ORDER}")))
             return ImageSet(**columns).take(order)
 
         return gathered() if side == "generated" else self.once(f"side {side}", gathered)

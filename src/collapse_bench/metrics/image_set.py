@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from collapse_bench.errors import MetricError
+from collapse_bench.types import to_float, to_uint8
 
 _REMEDY = {
     "probabilities": (
@@ -110,14 +111,42 @@ class ImageSet:
 
     @cached_property
     def hashes(self) -> Int64[Tensor, "n 2"]:
-        """128 bits of BLAKE2b over the bytes of each image as it is stored: equal if and only if the pixels are."""
+        """128 bits of BLAKE2b over the bytes of each image: equal if and only if the pixels are.
+
+        A float image whose pixels are all grey levels exactly is hashed as these, so that it equals a uint8 one.
+        """
         if "hashes" in self._columns:
             return self._columns["hashes"]
-        rows = self.images.contiguous().flatten(1).cpu().numpy()
+        images = self.images.cpu()
+        rows = images.contiguous().flatten(1).numpy()
+        if images.dtype != torch.uint8:
+            levels = to_uint8(images)
+            is_grey = (to_float(levels) == images).flatten(1).all(1).tolist()
+            grey = levels.flatten(1).numpy()
+            rows = [grey[k] if is_grey[k] else rows[k] for k in range(len(rows))]
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
         if not digests:
             return torch.empty(0, 2, dtype=torch.int64)
         return torch.frombuffer(bytearray(digests), dtype=torch.int64).view(-1, 2)
+
+
+def random_looking_order(keys: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    """The order of images by their ``order_keys``, with equal images apart from each other.
+
+    Sorted by their keys alone, all copies of one image would stand together, and a part of the set would have all of
+    them or none. So every copy but the first has a key of its own, made of the common one and the copy's number.
+
+    Args:
+        keys: ``order_keys`` of the images, as they came.
+
+    Returns:
+        Positions, as ``argsort`` gives them; the images in this order do not depend on how they came.
+    """
+    order = keys.argsort(stable=True)
+    keys = keys[order]
+    copy_number = torch.arange(len(keys), device=keys.device) - torch.searchsorted(keys, keys)
+    keys = torch.where(copy_number == 0, keys, _mixed((keys + copy_number).unsqueeze(1)))
+    return order[keys.argsort(stable=True)]
 
 
 def _mixed(rows: Tensor) -> Int64[Tensor, " n"]:

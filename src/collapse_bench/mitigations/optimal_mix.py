@@ -22,8 +22,8 @@ class OptimalMix(Weigher):
     He, Xu and Cheng 2025 (arXiv:2502.18049) ask for the share w that is best in the long run when a fresh real set is
     mixed with samples of the previous model, see ``optimal_share``. Where real images are not fresh (``augment``,
     ``accumulate``) their derivation does not hold, and the share is a rule of thumb. A pool of only real images, as in
-    generation 0, has equal weights. Where ``frac_real`` is the real images' share of the pool it equals the control (in
-    a pool of equal halves with 0.5 bit for bit).
+    generation 0, has equal weights. Where ``frac_real`` is the real images' share of the pool it equals the control,
+    bit for bit.
 
     Args:
         frac_real: the share, in [0, 1]; ``None`` is the best one for the numbers of images in the pool.
@@ -61,8 +61,9 @@ class OptimalMix(Weigher):
         if num_synthetic == 0:
             return torch.ones(len(train), dtype=torch.float64)
         share = optimal_share(num_real, num_synthetic) if self.frac_real is None else self.frac_real
-        # Both are multiplied by the size of both parts, so that equal parts have exactly equal weights.
         weight_real, weight_synthetic = share * num_synthetic, (1 - share) * num_real
+        if math.isclose(weight_real, weight_synthetic):  # exactly equal weights alone are drawn as the control draws
+            return torch.ones(len(train), dtype=torch.float64)
         return torch.where(real, weight_real, weight_synthetic).double()
 
 

@@ -45,7 +45,7 @@ class TimeGate(Weigher):
         lowest_log_snr: log signal-to-noise ratio of the noisiest level, see ``NoisyModel``.
         highest_log_snr: that of the level with least noise.
         num_levels: equally spaced levels at which images are judged, at least 2; it is trained at all between.
-        num_draws: noises over which the probability is averaged, others for each image and level.
+        num_draws: noises over which the probability is averaged, others for each image.
         discriminator: the network; its steps are spent in every generation after 0.
     """
 

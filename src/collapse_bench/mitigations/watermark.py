@@ -58,7 +58,8 @@ class Mark:
         Returns:
             ``scale``: standard deviation of each coefficient, [h, w]; ``null``: statistics of these images, [n].
         """
-        return now.artefact("watermark", now.setting.trusted, self._learn, self)
+        name = f"watermark_{self.key}_{self.min_frequency:g}"  # the mark that is looked for may be another one
+        return now.artefact(name, now.setting.trusted, self._learn, self)
 
     def pattern(self, scale: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What is added to an image, with a root mean square of 1."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
-from collapse_bench.analysis.runs import Run, headline
+from collapse_bench.analysis.runs import Run, always_zero, headline
 from collapse_bench.analysis.statistics import SeedInterval
 from collapse_bench.analysis.tables import FLOOR, NULL, direction, label
 from collapse_bench.errors import RunDirError
@@ -57,8 +57,8 @@ def measured(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
     Raises:
         RunDirError: if one of them was not measured.
     """
-    shown = headline(runs)
-    names = list(metrics) if metrics is not None else [name for name in shown if not always_zero(runs, name)] or shown
+    still = always_zero(runs)
+    names = list(metrics) if metrics is not None else [name for name in headline(runs) if name not in still]
     known = {name for run in runs for name in run.metrics}
     missing = [name for name in names if name not in known]
     if missing or not names:
@@ -66,12 +66,6 @@ def measured(runs: Sequence[Run], metrics: Sequence[str] | None) -> list[str]:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise RunDirError(f"{runs[0].path}: not measured: {', '.join(missing) or 'anything'}{hint}")
     return names
-
-
-def always_zero(runs: Sequence[Run], metric: str) -> bool:
-    """Whether a metric is 0 for fresh samples of every generation of every run, and its floor too: nothing to draw."""
-    values = [run.value(t, metric) for run in runs for t in range(len(run.records))]
-    return bool(values) and not any([*values, *(run.floor(metric) for run in runs if run.records)])
 
 
 def small_multiples(
