@@ -10,6 +10,7 @@ import math
 import re
 import sys
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def read_option(file: Path) -> Option:
             break
     if package == "_global_":
         package = ""
-    commands = tuple(line for line in head if line.startswith("collapse-"))
+    commands = tuple(line for line in head if line.startswith(("collapse-", "uv run ")))
     description = "\n".join("" if line in commands else line for line in head).strip()
     content = yaml.safe_load(text) or {}
     root = yaml.compose(text)
@@ -196,7 +197,7 @@ def experiments_page() -> str:
             name = f"{group}/{option.name}".removeprefix("experiment/")
             commands = option.commands or (f"collapse-run experiment={name}",)
             page += [f"## {name}", "", option.description, "", "```text", *commands, "```", ""]
-            page += [f"Cells: {_num_cells(file, commands[0])}.", ""]
+            page += [f"Cells: {_num_cells(file, commands)}.", ""]
             page += _details(option)
     return "\n".join(page)
 
@@ -204,13 +205,13 @@ def experiments_page() -> str:
 _BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")  # the commas of a list are its own
 
 
-def _num_cells(file: Path, command: str) -> int:
-    """Chains that an experiment's command runs; a suite has those of the suite that it builds on, too."""
+def _num_cells(file: Path, commands: Sequence[str]) -> int:
+    """Chains that an experiment's commands run; a suite has those of the suite that it builds on, too."""
     sweeper = (yaml.safe_load(file.read_text()).get("hydra") or {}).get("sweeper")
-    if sweeper is not None and "n_trials" in sweeper:
-        return sweeper["n_trials"] * math.prod(argument.count(",") + 1 for argument in command.split())
-    if sweeper is None:
-        return math.prod(argument.count(",") + 1 for argument in command.split())
+    if sweeper is None or "n_trials" in sweeper:
+        runs = [command.split() for command in commands if command.startswith("collapse-run")]
+        per_trial = sum(math.prod(argument.count(",") + 1 for argument in arguments) for arguments in runs)
+        return per_trial * (sweeper or {}).get("n_trials", 1)
     cells: set[tuple[tuple[str, str], ...]] = set()
     for block in _blocks(file).values():
         values = [

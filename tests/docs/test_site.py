@@ -90,6 +90,7 @@ def test_cells_are_counted(generate: ModuleType) -> None:
         cells[title] = int(number)
     assert (cells["suite/digits"], cells["suite/mnist_vae"], cells["capacity"], cells["gaussian"]) == (133, 45, 12, 1)
     assert cells["suite/biased_reference"] == 36, "a list is one value"
+    assert cells["sampling_bias"] == 42, "two sweeps"
 
 
 def test_every_group_of_options_and_every_page_is_in_the_navigation(generate: ModuleType) -> None:
