@@ -62,16 +62,24 @@ CELLS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One encoder, one floor and one generation 0 for the cells that agree in them, as in a sweep."""
+    return str(tmp_path_factory.mktemp("store"))
+
+
 @pytest.mark.parametrize(("regime", "mitigation"), CELLS)
-def test_every_regime_and_mitigation_keeps_the_contract(regime: str, mitigation: str, tmp_path: Path) -> None:
+def test_every_regime_and_mitigation_keeps_the_contract(
+    regime: str, mitigation: str, tmp_path: Path, shared_store: str
+) -> None:
     cell = (f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()))
-    refusal = promises.refusal_of(tmp_path, *TINY, *TINY_FLOW, *cell)
+    refusal = promises.refusal_of(tmp_path, *TINY, *TINY_FLOW, *cell, store=shared_store)
     if refusal is not None:  # what makes no sense together is refused before anything is trained
         assert "mitigation" in refusal
         assert mitigation != "control", "the control goes with every regime"
         assert regime != "augment", "test_mitigations.py runs every mitigation under it"
         return
-    records = run(tmp_path, *cell)
+    records = run(tmp_path, *cell, store=shared_store)
     assert [r.generation for r in records] == [0, 1, 2]
     promises.keeps_the_books(tmp_path, records)
     for record in records:

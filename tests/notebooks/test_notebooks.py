@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+# A step of two threads takes up to eight times as long beside another test.
+ONE_THREAD = "import torch\ntorch.set_num_threads(1)\ntorch.set_num_threads = lambda count: None\n"
 
 
 def source_of(notebook: nbformat.NotebookNode) -> list[ast.Module]:
@@ -58,9 +60,11 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypa
     for name, folder in {"COLLAPSE_BENCH_CACHE": "cache", "IPYTHONDIR": "ipython", "TMPDIR": "tmp"}.items():
         (tmp_path / folder).mkdir()
         monkeypatch.setenv(name, str(tmp_path / folder))
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "one_thread.py").write_text(ONE_THREAD)
     notebook = nbformat.read(path, as_version=4)
     before = sorted(FOLDER.iterdir())
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # two threads beside another test are slow where they spin
     NotebookClient(
         notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
     ).execute()

@@ -132,11 +132,11 @@ def run_tiny(
         return run_generations(parts, seed, run_dir, keep)
 
 
-def refusal_of(folder: Path, *overrides: str, config_dir: str | Path | None = None) -> str | None:
+def refusal_of(folder: Path, *overrides: str, store: str = "store", config_dir: str | Path | None = None) -> str | None:
     """Why parts do not go together, which is a ``CombinationError`` that says so; ``None`` if they do."""
     config = composed(*overrides, config_dir=config_dir)
     try:
-        parts_of(config, folder / "store")
+        parts_of(config, folder / store)
     except CombinationError as error:
         return str(error) or "nothing is said"
     return None
