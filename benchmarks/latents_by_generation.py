@@ -1,0 +1,70 @@
+"""Latent statistics of a chain of VAEs, generation by generation, beside the headline numbers: a table and a figure.
+
+    uv run collapse-run experiment=shumailov2024_mnist_vae dataset.root=data
+    uv run python benchmarks/latents_by_generation.py runs
+
+Reads the runs in a folder, all of one arm, and writes ``latents.md`` and ``latents.png`` into it (or into ``--out``):
+means over the seeds with a 95 % t interval, or of one seed its numbers. The first row is the control set: held-out real
+images, scored as samples are.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from collapse_bench.analysis.figures import plot_curves
+from collapse_bench.analysis.runs import Run, find_runs, group_by_arm
+from collapse_bench.analysis.statistics import summarize
+from collapse_bench.analysis.tables import format_interval, label
+
+METRICS = (
+    "latent_sd",
+    "latent_mean",
+    "fid",
+    "precision",
+    "recall",
+    "within_class_variance_ratio",
+    "tail_mass",
+    "class_kl",
+    "held_out_loss",
+)
+
+
+def table(runs: Sequence[Run]) -> str:
+    """A row for the control set and one per generation, in Markdown; what the control set does not have stays empty."""
+
+    def row(name: str, generation: int, of: str) -> list[str]:
+        intervals = {metric: summarize([run.value(generation, metric, of) for run in runs]) for metric in METRICS}
+        return [name, *(format_interval(metric, i) if i.n else "" for metric, i in intervals.items())]
+
+    last = min(len(run.records) for run in runs)
+    rows = [["generation", *map(label, METRICS)], ["---:"] * (1 + len(METRICS)), row("real images", 0, "control")]
+    rows += [row(str(t), t, "model") for t in range(last)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def figure_of(runs: Sequence[Run]) -> Figure:
+    """A panel per number over the generations, with the real-vs-real floor."""
+    return plot_curves(runs, ["latent_sd", "recall", "within_class_variance_ratio", "fid"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, help="folder to write to (default: that of the runs)")
+    options = parser.parse_args()
+    runs = [run for run in find_runs(options.runs) if run.complete]
+    if len(group_by_arm(runs)) != 1:
+        sys.exit(f"{options.runs} must hold complete runs of exactly one arm, and has {len(group_by_arm(runs))} arms")
+    out = options.out or options.runs
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "latents.md").write_text(table(runs), encoding="utf-8")
+    figure_of(runs).savefig(out / "latents.png", dpi=150)
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()
