@@ -226,7 +226,7 @@ def training_levels_of(process: Process, images: Tensor) -> Tensor:
     ("build", "message"),
     [
         (lambda: DDPM(schedule="cosine", num_levels=1), "num_levels must be at least 2"),
-        (lambda: DDPM(schedule="linear", num_levels=20), "its last variance would exceed 1"),
+        (lambda: DDPM(schedule="linear", num_levels=20), "its last variance would be 1 or more"),
         (lambda: EDM(sigma_data=0.0, log_mean=0.0, log_sd=1.0), "sigma_data and log_sd must be above 0"),
         (lambda: EDM(sigma_data=0.5, log_mean=0.0, log_sd=-1.0), "sigma_data and log_sd must be above 0"),
     ],

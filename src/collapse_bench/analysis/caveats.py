@@ -119,7 +119,7 @@ def _beyond_the_floor(runs: Sequence[Run]) -> str:
 def _chooses_by_what_measures(run: Run) -> bool:
     """Whether the features of the curator, or of its probe, are those of the first encoder that measures."""
     curator = run.config.get("mitigation", {}).get("curator", {})
-    chooses_by = [part["features"] for part in (curator, curator.get("probe", {})) if part.get("features")]
+    chooses_by = [part["features"] for part in (curator, curator.get("probe")) if part and part.get("features")]
     measures_by = [encoder.get("features", encoder) for encoder in run.config.get("encoder", {}).values()]
     return measures_by[:1] in [[features] for features in chooses_by]
 
