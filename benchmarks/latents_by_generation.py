@@ -4,19 +4,18 @@
     uv run python benchmarks/latents_by_generation.py runs
 
 Reads the runs in a folder, all of one arm, and writes ``latents.md`` and ``latents.png`` into it (or into ``--out``):
-means over the seeds with a 95 % t interval, or of one seed its numbers. The first row is the control set: held-out real
-images, scored as samples are.
+means over the seeds with the intervals of reports, or of one seed its numbers. The first row is the control set:
+held-out real images, scored as samples are.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
+from of_runs import show
 
 from collapse_bench.analysis.figures import plot_curves
-from collapse_bench.analysis.runs import Run, find_runs, group_by_arm
+from collapse_bench.analysis.runs import Run, group_by_arm
 from collapse_bench.analysis.statistics import summarize
 from collapse_bench.analysis.tables import format_interval, label
 
@@ -51,20 +50,12 @@ def figure_of(runs: Sequence[Run]) -> Figure:
     return plot_curves(runs, ["latent_sd", "recall", "within_class_variance_ratio", "fid"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--out", type=Path, help="folder to write to (default: that of the runs)")
-    options = parser.parse_args()
-    runs = [run for run in find_runs(options.runs) if run.complete]
+def of_one_arm(runs: Sequence[Run]) -> tuple[str, Figure]:
+    """The table and the figure; stops where there is no arm, or more than one."""
     if len(group_by_arm(runs)) != 1:
-        sys.exit(f"{options.runs} must hold complete runs of exactly one arm, and has {len(group_by_arm(runs))} arms")
-    out = options.out or options.runs
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "latents.md").write_text(table(runs), encoding="utf-8")
-    figure_of(runs).savefig(out / "latents.png", dpi=150)
-    print(table(runs))
+        sys.exit(f"complete runs of exactly one arm are needed, and there are {len(group_by_arm(runs))} arms")
+    return table(runs), figure_of(runs)
 
 
 if __name__ == "__main__":
-    main()
+    show(__doc__, "latents", of_one_arm)

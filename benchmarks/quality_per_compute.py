@@ -8,16 +8,15 @@ of the fit, from the records, on the threads that the runs had; a fit that came 
 seconds are unknown.
 """
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
+from of_runs import show
 
 from collapse_bench.analysis.figures import OKABE_ITO
-from collapse_bench.analysis.runs import Run, find_runs
+from collapse_bench.analysis.runs import Run
 
 METRICS = {"fid": "FID", "precision": "precision", "recall": "recall"}
 MARKERS = "osD^vP"
@@ -77,18 +76,11 @@ def figure_of(families: Mapping[str, Sequence[Run]]) -> Figure:
     return figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--out", type=Path, help="folder to write to (default: that of the runs)")
-    options = parser.parse_args()
-    families = by_family([run for run in find_runs(options.runs) if run.complete])
-    out = options.out or options.runs
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "quality.md").write_text(table(families), encoding="utf-8")
-    figure_of(families).savefig(out / "quality.png", dpi=150)
-    print(table(families))
+def of_families(runs: Sequence[Run]) -> tuple[str, Figure]:
+    """The table and the figure."""
+    families = by_family(runs)
+    return table(families), figure_of(families)
 
 
 if __name__ == "__main__":
-    main()
+    show(__doc__, "quality", of_families)
