@@ -5,7 +5,16 @@ import re
 import tomllib
 from pathlib import Path
 
+from collapse_bench.testing import promises
+
 TESTS = Path(__file__).parent
+
+
+PROMISES = {
+    node.name
+    for node in ast.parse(Path(promises.__file__).read_text()).body
+    if isinstance(node, ast.FunctionDef) and any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
+}
 
 
 def asserts(function: ast.AST) -> bool:
@@ -15,8 +24,8 @@ def asserts(function: ast.AST) -> bool:
             return True
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            is_promise = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") == "promises"
-            if is_promise or name in ("raises", "warns", "fail") or name.startswith("assert_"):
+            of_promises = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") == "promises"
+            if (of_promises and name in PROMISES) or name in ("raises", "warns", "fail") or name.startswith("assert_"):
                 return True
     return False
 

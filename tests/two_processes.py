@@ -1,4 +1,4 @@
-"""What two processes do together, for ``distributed/test_two_processes.py``; started by torchrun with a folder.
+"""What two processes do together, for ``distributed/test_shared_runs.py``; started by torchrun with a folder and parts.
 
 Every part leaves files in the folder that the test compares with what one process does.
 """
@@ -216,6 +216,7 @@ def parts_of_counts(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     join("ddp", 2, "cpu")
-    for part in (parts_of_counts, stored, errors, fits, chains, resumed):
-        part(Path(sys.argv[1]))
+    folder, *names = sys.argv[1:]
+    for part in names:
+        {part.__name__: part for part in (parts_of_counts, stored, errors, fits, chains, resumed)}[part](Path(folder))
     assert threading.active_count() < 5

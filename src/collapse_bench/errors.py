@@ -47,3 +47,8 @@ class MetricError(CollapseBenchError):
 
 class DivergenceError(CollapseBenchError):
     """Processes that run one chain together do not agree about what comes next."""
+
+
+def in_one_line(error: object) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())

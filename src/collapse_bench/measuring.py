@@ -91,8 +91,8 @@ class Measurer:
         generative = [metric for metric in metrics.values() if isinstance(metric, GenerativeMetric)]
         self._rulers = rulers_of(encoders, generative, self._reference, store)
         self.accuracy = {
-            "accuracy_reference": self._rulers[0].accuracy(self._reference),
-            "accuracy_control": self._rulers[0].accuracy(self._control),
+            "accuracy_reference": self._accuracy(self._reference),
+            "accuracy_control": self._accuracy(self._control),
         }
         for ruler in self._rulers:
             ruler.see(self._reference, "reference")
@@ -221,6 +221,11 @@ class Measurer:
                 low, high = wilson_interval(count, total)
                 scores.append(Score("flagged", of, count / total, total, len(self._reference), "floor", low, high))
         return scores
+
+    def _accuracy(self, images: ImageSet) -> float | None:
+        """That of the first encoder which knows classes."""
+        known = (accuracy for ruler in self._rulers if (accuracy := ruler.accuracy(images)) is not None)
+        return next(known, None)
 
     def _score(self, images: ImageSet, of: str, rulers: Sequence[Ruler]) -> tuple[Score, ...]:
         return tuple(

@@ -2,6 +2,7 @@
 
 import math
 import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from collapse_bench.store import Store
 from collapse_bench.training import FitJob, Losses, TrainerOptions
 from collapse_bench.types import Budget, ImageSpec
 from collapse_bench.watch import Watch
+
+_UNITS_OF_MEMORY_PER_MB = 2**20 if sys.platform == "darwin" else 2**10  # of getrusage
 
 
 class Samples(Protocol):
@@ -119,6 +122,7 @@ class Now:
         self._reused: list[str] = []
         self._artefacts: dict[str, str] = {}
         self._learnt: dict[str, dict[str, Tensor]] = {}
+        self._encoders: dict[str, FittedEncoder] = {}
         self._classifier: FittedEncoder | None = None
         if setting.trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(setting.trainer.device)
@@ -268,12 +272,13 @@ class Now:
         Args:
             encoder: the recipe; where it trains a classifier, that is counted like any other network.
         """
-        setting = self.setting
-        with self.timed("encoder"):
-            fitted = encoder.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
-        seen = setting.trusted if encoder.learns_from_real else setting.trusted.take(torch.arange(0))
-        self._count_once("encoder", fingerprint(encoder), encoder.gradient_steps, seen)
-        return fitted
+        setting, key = self.setting, fingerprint(encoder)
+        if key not in self._encoders:  # a store that is turned off remembers nothing
+            with self.timed("encoder"):
+                self._encoders[key] = encoder.fit(setting.trusted, setting.spec, setting.trainer.exact, setting.store)
+            seen = setting.trusted if encoder.learns_from_real else setting.trusted.take(torch.arange(0))
+            self._count_once("encoder", key, encoder.gradient_steps, seen)
+        return self._encoders[key]
 
     def encode(self, images: Tensor, encoder: Encoder) -> Encoded:
         """Candidates as an encoder sees them, to be judged; each network that looks at them is metered.
@@ -415,7 +420,7 @@ class Now:
         return Spent(
             **self._meter,
             network_evaluations_per_sample=self.network_evaluations_per_sample,
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _UNITS_OF_MEMORY_PER_MB,
             peak_device_memory_mb=self._peak_on_device() // 2**20,
             real_images_seen={part: len(ids) for part, ids in self._real_images.items()},
             real_images={part: pack_ids(ids.tolist()) for part, ids in self._real_images.items()},

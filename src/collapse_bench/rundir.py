@@ -4,7 +4,7 @@ Layout::
 
     run.json              what the run is: choices, seed, classes, versions, machine, encoder, command
     config.yaml           the resolved configuration
-    status.json           running, complete, failed or refused; for people and for ``collapse-report``
+    status.json           running, complete, failed, interrupted or refused; for people and for ``collapse-report``
     real_grid.npy         some real images, uint8 [k, h, w, c]
     gen_000/record.json   the numbers
     gen_000/grid.npy      samples with the same seeds in every generation, uint8 [k, h, w, c]
@@ -115,7 +115,7 @@ class RunDir:
             self.write_status("refused", reason)
 
     def _claim(self, info: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        path = self.path / "run.json"
+        path, text = self.path / "run.json", yaml.safe_dump(dict(config), sort_keys=False)
         if self.refused:  # perhaps by another version, which other keys do not forbid to try again
             for name in ("run.json", "config.yaml", "status.json"):  # the one that says so last
                 (self.path / name).unlink(missing_ok=True)
@@ -130,16 +130,17 @@ class RunDir:
                     f"the run {self.path} belongs to another configuration ({changes}); choose another run_dir, or "
                     "delete the folder to start anew"
                 )
+            write_text(self.path / "config.yaml", text)  # what decides no number may be another now
             return
         # A first start that was killed leaves nothing but these.
         ours = {".lock", "config.yaml"}
         if foreign := sorted(p.name for p in self.path.iterdir() if p.name not in ours and p.suffix != ".tmp"):
             raise RunDirError(f"{self.path} is not a run directory but holds {foreign[:5]}; choose an empty run_dir")
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(self.path / "config.yaml", text)
         write_json(path, {"schema": RUN_SCHEMA, **info})  # last: its presence makes this a run directory
 
     def write_status(self, state: str, error: str | None = None) -> None:
-        """Says for readers whether the run is ``"running"``, ``"complete"``, ``"failed"`` or ``"refused"``."""
+        """Says for readers what the run is: ``"running"``, ``"complete"``, ``"failed"``, ``"interrupted"``, ..."""
         status = {"state": state, "generation": len(self.generations()) - 1, "error": error}
         write_json(self.path / "status.json", {**status, "updated": datetime.now(UTC).isoformat(timespec="seconds")})
 

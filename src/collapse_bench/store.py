@@ -93,8 +93,10 @@ class Store:
         if path.exists():
             try:
                 tensors = load_file(path)
-            except (SafetensorError, OSError):
-                path.unlink(missing_ok=True)  # damaged, or pruned by another process: build it again
+            except SafetensorError:
+                path.unlink(missing_ok=True)  # damaged: build it again
+            except FileNotFoundError:  # pruned by another process
+                pass
             else:
                 with suppress(FileNotFoundError):  # pruned by another process since
                     os.utime(path)
@@ -127,7 +129,8 @@ class Store:
                 return
             if path == keep:
                 continue
-            with suppress(Timeout), FileLock(path.with_suffix(".lock"), timeout=0):  # else somebody is reading it
+            # Else somebody is reading it, or it is somebody else's; a store that is too large stops no run.
+            with suppress(Timeout, OSError), FileLock(path.with_suffix(".lock"), timeout=0):
                 path.unlink(missing_ok=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
                 total -= size

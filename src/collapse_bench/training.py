@@ -352,8 +352,8 @@ class TrainingModule(pl.LightningModule):
             self.network.parameters(),
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
-            fused=self._job.options.precision
-            == "32-true",  # Lightning clips no gradients of fused mixed-precision steps
+            # Lightning clips no gradients of fused mixed-precision steps.
+            fused=self._job.options.precision == "32-true",
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: options.rate_at(k, self._job.num_steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

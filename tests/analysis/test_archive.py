@@ -94,8 +94,8 @@ def test_a_damaged_or_missing_file_in_an_archive_is_named(make_run, tmp_path):
     members = {f"a/{name}": (path / name).read_bytes() for name in names}
     with pytest.raises(RunDirError, match=r"a/gen_000/record\.json: damaged"):
         find_runs(write_tar(tmp_path / ARCHIVE, {**members, "a/gen_000/record.json": b"{"}))
-    del members["a/status.json"]
-    with pytest.raises(RunDirError, match=r"a/status\.json: cannot be read \(not in the archive\)"):
+    del members["a/config.yaml"]
+    with pytest.raises(RunDirError, match=r"a/config\.yaml: cannot be read \(not in the archive\)"):
         find_runs(write_tar(tmp_path / ARCHIVE, members))
 
 

@@ -69,8 +69,21 @@ def test_no_runs_is_one_error_that_says_what_was_looked_for(tmp_path):
         find_runs(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["run.json", "status.json", "config.yaml", "gen_001/record.json"])
-@pytest.mark.parametrize("content", ["{", "[1, 2]", "", None])
+def test_a_run_that_was_killed_before_its_first_status_was_interrupted(make_run):
+    path = make_run("a")
+    (path / "status.json").unlink()
+    assert load_run(path).status == {"state": "interrupted"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (name, content)
+        for name in ("run.json", "status.json", "config.yaml", "gen_001/record.json")
+        for content in ("{", "[1, 2]", "", None)
+        if (name, content) != ("status.json", None)
+    ],
+)
 def test_a_damaged_or_missing_file_is_named(make_run, name, content):
     file = make_run("a") / name
     file.unlink()

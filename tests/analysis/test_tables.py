@@ -6,7 +6,7 @@ import pytest
 
 from collapse_bench.analysis.formats import to_html, to_markdown, to_text
 from collapse_bench.analysis.ranking import rank
-from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run
+from collapse_bench.analysis.runs import HEADLINE, find_runs, load_run, to_frame
 from collapse_bench.analysis.statistics import SeedInterval
 from collapse_bench.analysis.tables import (
     FLOOR,
@@ -349,3 +349,15 @@ def test_a_half_life_says_how_many_seeds_never_lost_half(chain):
     first, second = text.loc["replace, control", "half-life"].split("\n")
     assert (first.split(" ")[0], second) == ("1.500", "1 of 2 never")
     assert text.loc["replace, control", "area of relative degradation"] == "n/a"
+
+
+def test_the_floor_of_a_number_of_the_training_pool_is_that_of_its_generation(chain):
+    run = chain({"copies_of_training": [0.3, 0.2]})
+    records = [
+        replace(record, scores=tuple(replace(s, value=0.1 * t) if s.of == "control" else s for s in record.scores))
+        for t, record in enumerate(run.records)
+    ]
+    run = replace(run, records=tuple(records))
+    assert summary_frame([run])["floor"].tolist() == [0.0, 0.1]
+    assert arm_table([run])["floor"].tolist() == [0.1]
+    assert to_frame([run]).query("of == 'model'")["floor"].tolist() == [0.0, 0.1]

@@ -283,6 +283,14 @@ def test_early_collapse_needs_two_generations_in_a_row(chain):
     assert "at generations 3 and 4" in early.reason
 
 
+def test_early_collapse_is_not_decidable_where_too_few_chains_reached_a_generation(chain):
+    runs = simulate(chain, np.random.default_rng(0), {})
+    cut = [replace(run, records=run.records[:3]) if run.seed > 0 else run for run in runs]
+    early = decisions(cut)["early collapse"]
+    assert early.decision == "not decidable"
+    assert "at generation 2: " in early.reason
+
+
 def test_early_collapse_ends_where_the_variance_goes(chain):
     tails = {"tail_coverage": np.where(T > 0, 0.5, 1.0)}
     gone = tails | {"within_class_variance_ratio": np.where(T > 0, 0.7, 1.0)}

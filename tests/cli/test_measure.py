@@ -27,6 +27,7 @@ TINY = (
     "budget=smoke",
     "budget.num_synthetic=40",
     "budget.num_measured=60",
+    "budget.num_floor_splits=2",
     "sampler.num_steps=4",
     "encoder=classifier",  # not the default
     "encoder.classifier.num_steps=10",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def state_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]
 def test_a_killed_run_is_running_then_interrupted_then_complete(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    many = ["budget.num_generations=400", "run_dir=mine"]
+    many = ["budget.num_generations=60", "run_dir=mine"]
     process = subprocess.Popen(
         [sys.executable, "-m", "collapse_bench.cli.run", *OPTIONS, *many],
         cwd=tmp_path,
@@ -55,9 +56,11 @@ def test_a_killed_run_is_running_then_interrupted_then_complete(
     printed = capsys.readouterr().out
     assert "1 cells: 1 interrupted" in printed
     assert "time left: about" in printed
-    command = printed.strip().splitlines()[-1].strip()
-    assert command.startswith("collapse-run ")
-    assert command.endswith("run_dir=mine")
+    program, *arguments = shlex.split(printed.strip().splitlines()[-1])
+    assert (program, arguments[-1]) == ("collapse-run", "run_dir=mine")
+    continued = call(program, *arguments, folder=tmp_path)
+    assert continued.returncode == 0, continued.stderr
+    assert state_of(tmp_path, capsys) == {"mine": "complete"}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chains import TINY, TINY_FLOW
+from chains import TINY, TINY_FLOW, TINY_GAUSSIAN
 from commands import call
 from PIL import Image
 
@@ -99,6 +99,46 @@ def test_an_option_that_makes_no_sense_is_refused_before_training(
         parts_of(composed(*(o for o in TINY if not o.startswith("encoder.")), *overrides), tmp_path)
     assert all(word in str(error.value) for word in words), error.value
     assert not list(tmp_path.glob("fit/*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cache.enabled=no", "cache.enabled must be true or false, got 'no'"),
+        ("cache.root=5", "cache.root must be a folder, got 5"),
+        ("run_dir=2024", "run_dir must be text, or null, got 2024"),
+        ("mitigation=null", "mitigation=null chooses no option; leave it out, or choose one (see --help)"),
+        ("keep=some", "keep must be one of last, all; got 'some'"),
+    ],
+)
+def test_an_option_that_decides_no_number_is_checked_as_well(override: str, words: str, tmp_path: Path) -> None:
+    process = call("collapse-run", *TINY_GAUSSIAN, "progress=false", override, folder=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr == f"error: {words}\n"
+
+
+def test_a_sweep_with_a_cell_that_does_not_compose_is_refused_before_any_runs(tmp_path: Path) -> None:
+    """A VAE has no group of networks, which shows in no single value of the sweep."""
+    both = ("generator=flow,vae", "generator/network=residual_mlp,unet_tiny")
+    process = call("collapse-run", "-m", *both, *TINY, "runs_dir=runs", folder=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: Could not override 'generator/network'. No match in the defaults list.")
+    assert not list((tmp_path / "runs").glob("digits-*"))
+
+
+def test_a_launcher_that_begins_no_job_is_quoted(tmp_path: Path) -> None:
+    slurm = ("hydra/launcher=submitit_slurm", "hydra.launcher.partition=none")
+    process = call("collapse-run", "-m", *TINY_GAUSSIAN, *slurm, "seed=0,1", "runs_dir=runs", folder=tmp_path)
+    assert process.returncode == 1
+    assert "2 of 2 runs of the sweep did not finish" in process.stderr
+    assert "no job begins under this launcher: " in process.stderr
+    assert "srun" in process.stderr
+
+
+def test_a_number_of_threads_that_makes_no_sense_is_refused_in_a_sweep_too(tmp_path: Path) -> None:
+    process = call("collapse-run", "-m", *TINY_GAUSSIAN, "trainer.num_threads=0", "seed=0,1", folder=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.count("trainer.num_threads must be at least 1, got 0") == 4, "as it fails, and at the end"
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU here")

@@ -12,6 +12,7 @@ from torch.backends import cuda, cudnn
 from collapse_bench.cli.config import build
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators import processes
+from collapse_bench.generators.population import PopulationModel
 from collapse_bench.pool import Pool
 from collapse_bench.seeding import isolated_rng
 from collapse_bench.training import FitJob, TrainerOptions
@@ -25,10 +26,10 @@ CHEAP = {"flow_unet": ["generator.network.channels=8"], "vae_conv": ["generator.
 @pytest.fixture
 def pretended_gpu() -> Iterator[None]:
     """Tensors have a shape and a device and no content; two devices that meet are an error, as on a GPU."""
-    processes._signals_on.cache_clear()
+    processes._table_of_signals.cache_clear()
     with FakeTensorMode(), torch.no_grad():
         yield
-    processes._signals_on.cache_clear()
+    processes._table_of_signals.cache_clear()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,9 +68,24 @@ def test_every_family_trains_in_the_arithmetic_and_memory_format_of_a_gpu(family
 
 
 def test_float32_is_float32_on_a_gpu() -> None:
+    before = cuda.matmul.fp32_precision, cudnn.conv.fp32_precision
     cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = "tf32"
-    TrainerOptions(num_threads=torch.get_num_threads()).apply()
-    assert (cuda.matmul.fp32_precision, cudnn.conv.fp32_precision) == ("ieee", "ieee")
+    try:
+        TrainerOptions(num_threads=torch.get_num_threads()).apply()
+        assert (cuda.matmul.fp32_precision, cudnn.conv.fp32_precision) == ("ieee", "ieee")
+    finally:
+        cuda.matmul.fp32_precision, cudnn.conv.fp32_precision = before
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_compiler_takes_the_loss_of_every_family_for_one_graph(family: str) -> None:
+    generator = build(composed(f"generator={family}", *CHEAP.get(family, []))["generator"], "generator")
+    model = generator.empty_model(SPEC)
+    for part in model.members.values() if isinstance(model, PopulationModel) else [model]:
+        torch.compiler.reset()
+        loss = torch.compile(part.loss, fullgraph=True, backend="eager")  # an error where it would break off
+        assert loss(torch.zeros(4, *SPEC.shape), torch.arange(4) % 3).shape == (4,)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What every generator and its sampler promise."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from chains import composed
+from torch import nn
 
 from collapse_bench.cli.config import build, conf_dir
 from collapse_bench.errors import TrainingError
@@ -70,12 +72,17 @@ def fit(generator: Generator, pool: Pool, weights: torch.Tensor, num_steps: int 
     return model.eval()
 
 
+@functools.cache
+def plain(name: str) -> Model:
+    """The model of 48 images of equal weight, which several tests look at."""
+    return fit(make(name)[0], make_pool(), torch.ones(48))
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_equal_seeds_give_equal_models_whatever_the_global_random_state(name: str) -> None:
     generator, _ = make(name)
     pool = make_pool()
-    torch.manual_seed(1)
-    first = fit(generator, pool, torch.ones(len(pool)))
+    first = plain(name)
     torch.manual_seed(2)
     state = torch.get_rng_state()
     second = fit(generator, pool, torch.ones(len(pool)))
@@ -127,14 +134,14 @@ def test_weights_are_probabilities_up_to_a_factor(name: str) -> None:
     weights = torch.linspace(0.5, 2, len(pool), dtype=torch.float64)
     # A power of two, so that the comparison can be exact.
     assert fingerprint(fit(generator, pool, weights)) == fingerprint(fit(generator, pool, 4.0 * weights))
-    assert fingerprint(fit(generator, pool, weights)) != fingerprint(fit(generator, pool, torch.ones(len(pool))))
+    assert fingerprint(fit(generator, pool, weights)) != fingerprint(plain(name))
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_sample_depends_on_its_own_seed_only(name: str) -> None:
-    generator, sampler = make(name, "sampler.batch_size=7")
+    _, sampler = make(name, "sampler.batch_size=7")
     _, whole = make(name, "sampler.batch_size=64")
-    model = fit(generator, make_pool(), torch.ones(48))
+    model = plain(name)
     seeds = torch.arange(20) + 1000
     some, _ = sampler.sample(model, seeds)
     all_at_once, _ = whole.sample(model, seeds)
@@ -147,7 +154,7 @@ def test_a_sample_depends_on_its_own_seed_only(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def fitted_models() -> Mapping[str, Model]:
-    return {name: fit(make(name)[0], make_pool(), torch.ones(48)) for name in OPTIONS_OF_THE_GROUP}
+    return {name: plain(name) for name in OPTIONS_OF_THE_GROUP}
 
 
 SAMPLERS = sorted(path.stem for path in (Path(conf_dir()) / "sampler").glob("*.yaml"))
@@ -204,8 +211,15 @@ def test_mixed_precision_fits_with_the_options_of_the_yaml(name: str, channels_l
     pool = make_pool()
     with isolated_rng(0):
         model, loaded = generator.empty_model(SPEC), generator.empty_model(SPEC)
+    products: set[torch.dtype] = set()
+    for layer in (module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))):
+        layer.register_forward_hook(lambda layer, inputs, output: products.add(output.dtype))
     generator.fit_model(model, pool, torch.ones(len(pool)), FitJob(3, 0, options, "generation 0"))
+    assert torch.bfloat16 in products, "it was trained in mixed precision"
     assert all(p.dtype == torch.float32 for p in model.parameters())
+    products.clear()
+    sampler.sample(model, torch.arange(8))
+    assert products == {torch.float32}, "and is sampled in full precision"
     loaded.load_state_dict(model.state_dict())
     first, _ = sampler.sample(model, torch.arange(8))
     again, _ = sampler.sample(loaded.eval(), torch.arange(8))
@@ -234,37 +248,32 @@ def test_conditional_models_draw_the_classes_of_their_pool(name: str) -> None:
 
 
 LONG = ["optimisation.batch_size=64", "optimisation.learning_rate=2e-3"]
-WIDE = ["network.width=256", "network.num_blocks=4", *LONG]
+WIDE = ["network.width=128", "network.num_blocks=3", *LONG]
 PLANE = ["num_latents=2", "network.width=256", *LONG]
+COUPLED = ["conditional=true", "process.coupling=minibatch_ot"]
 # Steps, and options, that learn eight images by heart. A DDPM's weights leave the last, nearly clean levels little of
-# its loss, so that they are learnt late.
+# its loss, so that they are learnt late. The members of a population are each fitted as they would be alone.
 BY_HEART = {
     "flow": (1500, WIDE),
-    "flow coupled": (1500, WIDE),
-    "flow coupled conditional": (1500, WIDE),
-    "flow guided": (1500, WIDE),
+    "flow guided": (1500, [*WIDE, *COUPLED]),
     "flow_unet": (600, ["network.channels=16", *LONG]),
     "ddpm": (3000, WIDE),
     "edm": (1500, WIDE),
     "vae": (1500, PLANE),
     "vae_conv": (1500, ["num_latents=2", "network.channels=16", *LONG]),
     "cvae": (1500, PLANE),
-    "population": (
-        1500,
-        [
-            *(f"members.{name}.{option}" for name in ("flow", "ddpm") for option in WIDE),
-            *(f"members.vae.{option}" for option in PLANE),
-        ],
-    ),
 }
 
 
 # DDIM's coarse steps stray between two images more often than others, and a VAE's prior covers the ways between them.
-LEAST_COPIES = {"ddim_20": 0.6, "ddim_50": 0.65, "decoder_mean": 0.3, "decoder_draw": 0.15, "population": 0.5}
+LEAST_COPIES = {"ddim_20": 0.6, "ddim_50": 0.65, "decoder_mean": 0.3, "decoder_draw": 0.15}
 
 
 def test_every_family_learns_by_heart() -> None:
-    assert {name.partition(" ")[0] for name in BY_HEART} == set(OPTIONS_OF_THE_GROUP) - {"gaussian"}
+    assert {name.partition(" ")[0] for name in BY_HEART} == set(OPTIONS_OF_THE_GROUP) - {
+        "gaussian",
+        "population",
+    }
 
 
 @pytest.mark.slow
@@ -284,7 +293,7 @@ def test_eight_images_learnt_by_heart_come_back_with_every_sampler_of_the_family
         is_copy = distance.min(1).values < 20
         assert is_copy.double().mean() > LEAST_COPIES.get(option, 0.85), option
         nearest = distance.argmin(1)
-        assert len(nearest.unique()) == 8, option
+        assert len(nearest[is_copy].unique()) == 8, option
         if model.conditional:
             assert (pool.labels[nearest] == labels)[is_copy].double().mean() > 0.95, option
         else:
@@ -292,14 +301,14 @@ def test_eight_images_learnt_by_heart_come_back_with_every_sampler_of_the_family
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS[1:])  # those that nothing above has learnt by heart
 @pytest.mark.parametrize("name", ["vae", "vae_conv", "cvae"])
 def test_a_vae_reconstructs_eight_images(name: str, likelihood: str) -> None:
     options = ["generator.num_latents=8", "generator.beta=0.01", "generator.optimisation.batch_size=32"]
     generator, _ = make(name, *options, f"generator.likelihood={likelihood}")
     pool = make_pool(8)
     pool = Pool.real((pool.images > 127).to(torch.uint8) * 255, pool.labels, "binary")
-    model = fit(generator, pool, torch.ones(8), num_steps=1500)
+    model = fit(generator, pool, torch.ones(8), num_steps=500)
     assert isinstance(model, VAEModel)
     images = pool.images.float() / 127.5 - 1
     with torch.no_grad():

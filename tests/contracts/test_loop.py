@@ -1,7 +1,6 @@
 """What the loop promises, for every regime and mitigation."""
 
 import gc
-import os
 import signal
 import subprocess
 import sys
@@ -14,13 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chains import TINY, TINY_FLOW, TINY_OPTION, assemble_config, composed, now_of, opened_run_dir, parts_of
+from chains import (
+    TINY,
+    TINY_FLOW,
+    TINY_GAUSSIAN,
+    TINY_OPTION,
+    assemble_config,
+    composed,
+    now_of,
+    opened_run_dir,
+    parts_of,
+)
+from commands import call
 from safetensors.numpy import load_file
 
 from collapse_bench.chain import Chain
 from collapse_bench.cli.config import build
 from collapse_bench.datasets.base import HeldOut
-from collapse_bench.errors import SelectionError, TrainingError
+from collapse_bench.errors import CombinationError, SelectionError, TrainingError
 from collapse_bench.loop import Parts, run_generations
 from collapse_bench.measuring import Measurer
 from collapse_bench.mitigations.base import Curator, Mitigation
@@ -50,16 +60,25 @@ def tiny_parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
 
 
 # Every regime in the default tier, and every mitigation in test_mitigations.py. In the slow tier each mitigation under
-# the regimes that ask more of it: there are no real images, origin is hidden, generation 0 sees a part of the real
-# pool, more images are needed each time, there is no pool at all.
-DEMANDING = ("replace", "contaminate", "fresh", "replace_multiple", "replace_on_the_fly")
+# the regimes that ask more of it: there are no real images, generation 0 sees a part of the real pool, more images are
+# needed each time.
+MITIGATIONS = [name for name in options("mitigation") if name != "human_audit"]  # which waits for a person
 CELLS = [
-    pytest.param(regime, mitigation, marks=() if mitigation == "control" else pytest.mark.slow)
-    for regime in options("regime")
-    for mitigation in options("mitigation")
-    if mitigation != "human_audit"  # which waits for a person
-    and (mitigation == "control" or regime in DEMANDING)
+    *((regime, "control") for regime in options("regime")),
+    *(
+        pytest.param(regime, mitigation, marks=pytest.mark.slow)
+        for regime in ("replace", "fresh", "replace_multiple")
+        for mitigation in MITIGATIONS
+        if mitigation != "control"
+    ),
 ]
+# Nothing is left without the synthetic images, or there are no real ones to weigh them against.
+NEEDS_REAL_IN_THE_POOL = {"detector", "optimal_mix", "watermark"}
+NEEDS_TRUSTED = {
+    *("anchoring", "centre_matching", "class_quota", "confidence", "covariance_matching", "detector", "ds3"),
+    *("farthest_point", "k_means_representatives", "optimal_mix", "reward", "self_correction", "simulated_audit"),
+    *("tail_first", "threshold_decay", "time_gate", "verifier", "watermark"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +91,42 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_every_regime_and_mitigation_keeps_the_contract(
     regime: str, mitigation: str, tmp_path: Path, shared_store: str
 ) -> None:
-    cell = (f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()))
-    refusal = promises.refusal_of(tmp_path, *TINY, *TINY_FLOW, *cell, store=shared_store)
-    if refusal is not None:  # what makes no sense together is refused before anything is trained
-        assert "mitigation" in refusal
-        assert mitigation != "control", "the control goes with every regime"
-        assert regime != "augment", "test_mitigations.py runs every mitigation under it"
+    config = composed(
+        *TINY, *TINY_FLOW, f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ())
+    )
+    if regime in ("replace", "replace_multiple") and mitigation in NEEDS_REAL_IN_THE_POOL:
+        with pytest.raises(CombinationError, match=f"mitigation={mitigation}"):
+            parts_of(config, Path(shared_store))
         return
-    records = run(tmp_path, *cell, store=shared_store)
+    parts = parts_of(config, Path(shared_store))
+    with opened_run_dir(tmp_path / "run") as run_dir:
+        records = run_generations(parts, 0, run_dir, "all")
     assert [r.generation for r in records] == [0, 1, 2]
     promises.keeps_the_books(tmp_path, records)
     for record in records:
         assert record.spent.real_images_seen["generator"] <= 64
         assert "floor" in {s.of for s in record.scores}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("regime", "refused"),
+    [
+        ("contaminate", NEEDS_TRUSTED),  # of which no image is known to be real, unless some are trusted
+        ("replace_on_the_fly", {*MITIGATIONS} - {"control"}),  # which has no pool to act on
+    ],
+)
+def test_where_there_is_nothing_to_act_on_or_to_trust_the_mitigations_that_need_it_are_refused(
+    regime: str, refused: set[str], shared_store: str
+) -> None:
+    found = set()
+    for mitigation in MITIGATIONS:
+        cell = (f"regime={regime}", f"mitigation={mitigation}", *TINY_OPTION.get(mitigation, ()))
+        try:
+            parts_of({**composed(*TINY, *TINY_FLOW, *cell), "metrics": {}}, Path(shared_store))
+        except CombinationError:
+            found.add(mitigation)
+    assert found == refused
 
 
 @pytest.mark.parametrize("regime", options("regime"))
@@ -108,10 +150,20 @@ def test_two_runs_give_equal_records_and_models(tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+# Which pools a regime looks at is no matter of the family, but one that trains on a live model needs a network.
+CLOSED_FORM = [regime for regime in options("regime") if regime != "replace_on_the_fly"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("regime", options("regime"))
-def test_a_regime_needs_no_more_pools_than_it_says(regime: str, tmp_path: Path) -> None:
-    promises.gives_the_same_again(tmp_path, *TINY, *TINY_FLOW, f"regime={regime}", "budget.num_generations=4")
+@pytest.mark.parametrize(
+    "chain",
+    [
+        *(pytest.param((*TINY_GAUSSIAN, f"regime={regime}"), id=regime) for regime in CLOSED_FORM),
+        pytest.param((*TINY, *TINY_FLOW, "regime=replace_on_the_fly"), id="replace_on_the_fly"),
+    ],
+)
+def test_a_regime_needs_no_more_pools_than_it_says(chain: tuple[str, ...], tmp_path: Path) -> None:
+    promises.gives_the_same_again(tmp_path, *chain, "budget.num_generations=4")
 
 
 def test_another_seed_gives_other_records(tmp_path: Path) -> None:
@@ -147,9 +199,7 @@ def test_measured_samples_never_enter_a_pool(
 
     def measure_and_listen(self, *arguments):
         with monkeypatch.context() as patch:
-            patch.setattr(
-                Sampler, "sample", lambda self, model, seeds: measuring.append(seeds) or sample(self, model, seeds)
-            )
+            patch.setattr(Sampler, "sample", sample_and_note)
             return measure(self, *arguments)
 
     monkeypatch.setattr(Measurer, "measure", measure_and_listen)
@@ -289,40 +339,38 @@ def test_a_nan_loss_stops_the_run_and_leaves_committed_generations(
     assert [r.deterministic for r in continued] == [r.deterministic for r in whole]
 
 
-@pytest.mark.parametrize("keep", ["last", pytest.param("all", marks=pytest.mark.slow)])
-def test_a_killed_run_resumes_to_the_records_of_an_uninterrupted_one(keep: str, tmp_path: Path) -> None:
-    """A child process is killed with SIGKILL in the middle of generation 2, then the same command is run again."""
-    command = [
-        *(sys.executable, "-m", "collapse_bench.cli.run", *TINY, *TINY_FLOW, "regime=accumulate", f"keep={keep}"),
-        *("budget.num_generations=3", "budget.num_steps=300", "cache.enabled=false", "progress=false"),
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_records_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    """A process is killed with SIGKILL in the middle of generation 2, then the same command is called again."""
+    arguments = [
+        *(*TINY, *TINY_FLOW, "regime=accumulate", "budget.num_generations=3", "budget.num_steps=150"),
+        *("cache.enabled=false", "progress=false"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(folder: str) -> subprocess.Popen[str]:
-        line = [*command, f"run_dir={tmp_path / folder}"]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-    killed = start("killed")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collapse_bench.cli.run", *arguments, f"run_dir={killed}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     deadline = time.monotonic() + 200
-    while not (tmp_path / "killed" / "gen_001").exists():
-        assert killed.poll() is None, killed.communicate()[0]
+    while not (killed / "gen_001").exists():
+        assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    committed = sorted(p.name for p in (tmp_path / "killed").glob("gen_*[0-9]"))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    committed = sorted(path.name for path in killed.glob("gen_*[0-9]"))
     assert committed == ["gen_000", "gen_001"], "the kill came in the middle of generation 2"
-    before = {name: (tmp_path / "killed" / name / "record.json").read_bytes() for name in committed}
+    before = {name: (killed / name / "record.json").read_bytes() for name in committed}
 
-    resumed, whole = start("killed"), start("whole")
-    for process in (resumed, whole):
-        output, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, output
-
+    for folder in (killed, whole):
+        finished = call("collapse-run", *arguments, f"run_dir={folder}", folder=tmp_path)
+        assert finished.returncode == 0, finished.stderr
     for name, content in before.items():
-        assert (tmp_path / "killed" / name / "record.json").read_bytes() == content, "committed is committed"
-    records = {name: RunDir(tmp_path / name).records() for name in ("killed", "whole")}
-    assert len(records["whole"]) == 4
-    assert [r.deterministic for r in records["killed"]] == [r.deterministic for r in records["whole"]]
+        assert (killed / name / "record.json").read_bytes() == content, "committed is committed"
+    records = {folder: RunDir(folder).records() for folder in (killed, whole)}
+    assert len(records[whole]) == 4
+    assert [r.deterministic for r in records[killed]] == [r.deterministic for r in records[whole]]
     last = "gen_003/fitted.safetensors"
-    assert (tmp_path / "killed" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+    assert (killed / last).read_bytes() == (whole / last).read_bytes()

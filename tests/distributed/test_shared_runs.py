@@ -48,23 +48,32 @@ def torchrun(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes have left in a folder."""
-    folder = tmp_path_factory.mktemp("two")
-    process = torchrun(str(TESTS / "two_processes.py"), str(folder), folder=folder)
+def two_processes(folder: Path, *parts: str) -> Path:
+    """The folder with what two processes have left in it."""
+    process = torchrun(str(TESTS / "two_processes.py"), str(folder), *parts, folder=folder)
     assert process.returncode == 0, process.stdout + process.stderr
     return folder
 
 
-def noted(done: Path, name: str) -> Any:
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All but whole chains."""
+    return two_processes(tmp_path_factory.mktemp("two"), "parts_of_counts", "stored", "errors", "fits")
+
+
+@pytest.fixture(scope="module")
+def chained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Chains."""
+    return two_processes(tmp_path_factory.mktemp("chains"), "chains", "resumed")
+
+
+def noted(folder: Path, name: str) -> Any:
     """What both processes have noted under a name, which is the same."""
-    first, second = (json.loads((done / f"{name}_{process}.json").read_text()) for process in (0, 1))
+    first, second = (json.loads((folder / f"{name}_{process}.json").read_text()) for process in (0, 1))
     assert first == second, name
     return first
 
 
-@pytest.mark.slow
 def test_the_parts_of_all_processes_are_the_whole(done: Path) -> None:
     first, second = (json.loads((done / f"parts_{process}.json").read_text()) for process in (0, 1))
     assert first == {"0": [0, 0], "1": [0, 1], "2": [0, 1], "7": [0, 4]}
@@ -96,22 +105,24 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[dict[st
     return records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
-def test_all_processes_have_the_records_that_the_first_one_has_written(name: str, done: Path) -> None:
-    records = noted(done, name)
-    on_disk = [json.loads(path.read_text()) for path in sorted((done / name / "run").glob("gen_*/record.json"))]
+def test_all_processes_have_the_records_that_the_first_one_has_written(name: str, chained: Path) -> None:
+    records = noted(chained, name)
+    on_disk = [json.loads(path.read_text()) for path in sorted((chained / name / "run").glob("gen_*/record.json"))]
     assert len(records) == len(on_disk) > 1
     for ours, written in zip(records, on_disk, strict=True):
         assert ours["scores"] == written["scores"]
         assert ours["losses"] == written["losses"]
-    assert not (done / name / "store_1").exists(), "caches are the first process's"
+    assert not (chained / name / "store_1").exists(), "caches are the first process's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_chain_of_two_processes_spends_what_one_does_and_learns_the_same(
-    name: str, done: Path, alone: Mapping[str, list[dict[str, Any]]]
+    name: str, chained: Path, alone: Mapping[str, list[dict[str, Any]]]
 ) -> None:
-    for ours, theirs in zip(alone[name], noted(done, name), strict=True):
+    for ours, theirs in zip(alone[name], noted(chained, name), strict=True):
         # An artefact's key is the hash of the model that it judges, last digits included.
         spent = [
             {**record["spent"], "artefact_keys": list(record["spent"]["artefact_keys"])} for record in (ours, theirs)
@@ -120,13 +131,16 @@ def test_a_chain_of_two_processes_spends_what_one_does_and_learns_the_same(
         assert theirs["train_pool"] == ours["train_pool"]
         assert [step for step, _ in theirs["losses"]] == [step for step, _ in ours["losses"]]
     # Rounding grows from generation to generation; the first one has none behind it.
-    assert dict(noted(done, name)[0]["losses"]) == pytest.approx(dict(alone[name][0]["losses"]), rel=1e-4)
+    assert dict(noted(chained, name)[0]["losses"]) == pytest.approx(dict(alone[name][0]["losses"]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow", "vae_on_the_fly"])
-def test_samples_of_two_processes_are_those_of_one_within_a_grey_level(name: str, done: Path, tmp_path: Path) -> None:
+def test_samples_of_two_processes_are_those_of_one_within_a_grey_level(
+    name: str, chained: Path, tmp_path: Path
+) -> None:
     parts = parts_of(composed(*CHAINS[name]), tmp_path)
-    generation = done / name / "run" / "gen_000"
+    generation = chained / name / "run" / "gen_000"
     model = parts.generator.empty_model(parts.setting.spec)
     model.load_state_dict(load_file(generation / "fitted.safetensors"))
     kept = Pool.load(generation / "kept.safetensors")
@@ -136,27 +150,32 @@ def test_samples_of_two_processes_are_those_of_one_within_a_grey_level(name: str
     assert (images.int() - kept.images.int()).abs().max() <= 1
 
 
-def test_scores_of_the_same_images_are_those_of_one_process(done: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_scores_of_the_same_images_are_those_of_one_process(chained: Path, tmp_path: Path) -> None:
     # The encoder was learnt by the first process alone, as here.
     parts = parts_of(composed(*CHAINS["flow"]), tmp_path)
     real = parts.setting.real
     parts.measurer.see_training(real)
     scores = {score.metric: score.value for score in parts.measurer.score(real.images[:45], real.labels[:45], "real")}
     assert len(scores) > 20
-    assert noted(done, "scores") == pytest.approx(scores, rel=1e-5, abs=1e-6, nan_ok=True)
+    assert noted(chained, "scores") == pytest.approx(scores, rel=1e-5, abs=1e-6, nan_ok=True)
 
 
-def test_the_held_out_loss_has_the_noise_of_one_process(done: Path, alone: Mapping[str, list[dict[str, Any]]]) -> None:
+@pytest.mark.slow
+def test_the_held_out_loss_has_the_noise_of_one_process(
+    chained: Path, alone: Mapping[str, list[dict[str, Any]]]
+) -> None:
     def held_out(records: list[dict[str, Any]]) -> float:
         (score,) = [s for s in records[0]["scores"] if s["metric"] == "held_out_loss"]
         return score["value"]
 
-    assert held_out(noted(done, "vae_on_the_fly")) == pytest.approx(held_out(alone["vae_on_the_fly"]), rel=1e-5)
+    assert held_out(noted(chained, "vae_on_the_fly")) == pytest.approx(held_out(alone["vae_on_the_fly"]), rel=1e-5)
 
 
-def test_a_chain_that_is_resumed_by_two_processes_ends_with_the_records_of_an_uninterrupted_one(done: Path) -> None:
-    assert noted(done, "resumed") == noted(done, "flow")
-    files = [done / name / "run" / "gen_002" / "fitted.safetensors" for name in ("resumed", "flow")]
+@pytest.mark.slow
+def test_a_chain_that_is_resumed_by_two_processes_ends_with_the_records_of_an_uninterrupted_one(chained: Path) -> None:
+    assert noted(chained, "resumed") == noted(chained, "flow")
+    files = [chained / name / "run" / "gen_002" / "fitted.safetensors" for name in ("resumed", "flow")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

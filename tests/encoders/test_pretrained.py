@@ -45,7 +45,10 @@ def test_a_missing_file_is_named_with_its_source_and_checksum(cls: type[Pretrain
     message = refusal(cls(weights=str(tmp_path / "absent.pth"), sha256=OTHER))
     assert f"encoder={cls.option}: did not find its weights {tmp_path / 'absent.pth'}" in message
     assert f"put the file {cls.url} (sha256 {OTHER}) there, or say where it is with " in message
-    assert message.endswith(f"encoder.{cls.option}.weights=PATH")
+    assert f"encoder.{cls.option}.weights=PATH" in message
+    with_classes = composed(f"encoder={cls.option}_classes", f"encoder.{cls.option}_classes.features.weights=file.pth")
+    assert f"encoder.{cls.option}_classes.features.weights=PATH" in message
+    assert with_classes["encoder"][f"{cls.option}_classes"]["features"]["weights"] == "file.pth"
 
 
 def test_a_file_with_another_checksum_is_not_used(cls: type[Pretrained], tmp_path: Path) -> None:

@@ -48,3 +48,12 @@ def test_features_and_classes_come_from_their_encoders_in_batches_that_both_can_
     assert encoded.features.eq(1.0).all()
     assert encoded.probabilities.eq(0.5).all()
     assert features.counts == classifier.counts == [2, 2, 1]
+
+
+def test_the_packages_of_both_are_named() -> None:
+    features, classifier = Counting(1.0, batch_size=2), Counting(0.5, batch_size=2)
+    features.package = "torch-fidelity 0.4"
+    both = WithClasses(Ready(features), Ready(classifier))  # pyright: ignore[reportArgumentType]
+    real = Pool.real(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2).long(), source="blank")
+    fitted = both.fit(real, ImageSpec(1, 4, 4, ("blank",)), TrainerOptions(), Store(Path("unused"), enabled=False))
+    assert fitted.package == "torch-fidelity 0.4"

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
 
 from collapse_bench import files as files_module
@@ -55,9 +56,20 @@ def test_the_same_configuration_opens_its_folder_again(run: RunDir) -> None:
     with run.opened(INFO, CONFIG):
         commit(run, 0)
     before = files(run.path)
-    with run.opened({**INFO, "command": "another"}, {**CONFIG, "note": "another"}):
+    with run.opened({**INFO, "command": "another"}, CONFIG):
         assert run.generations() == [0]
     assert files(run.path) == before
+
+
+def test_the_configuration_on_the_disk_is_that_of_the_last_start(run: RunDir) -> None:
+    """Of what decides no number, such as where data are and what is kept; the rest is the same."""
+    with run.opened(INFO, CONFIG):
+        commit(run, 0)
+    before = (run.path / "run.json").read_bytes()
+    with run.opened({**INFO, "command": "another"}, {**CONFIG, "keep": "all"}):
+        pass
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == {**CONFIG, "keep": "all"}
+    assert (run.path / "run.json").read_bytes() == before
 
 
 def test_another_configuration_is_refused_by_the_names_of_the_keys_that_differ(run: RunDir) -> None:

@@ -206,6 +206,18 @@ def test_pruning_leaves_an_entry_that_another_process_is_at(tmp_path: Path) -> N
     assert entry_names(tmp_path) == ["c"]
 
 
+def test_a_store_that_cannot_be_pruned_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path, max_bytes=1)
+    store.get_or_build("fit", "a", Builder())
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(f"{path} is somebody else's")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store.get_or_build("fit", "b", Builder())
+    assert entry_names(tmp_path) == ["a", "b"]
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, below: str) -> None:
     # The tests may run as root, whom no permission stops; a folder under a regular file stops everyone.

@@ -483,6 +483,44 @@ def test_mixed_precision_keeps_the_parameters_in_32_bits() -> None:
     network, losses = fitted(PLAIN, FitJob(5, 0, options, "generation 0"))
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert all(math.isfinite(loss) for _, loss in losses)
+    assert losses != fitted(PLAIN, FitJob(5, 0, OPTIONS, "generation 0"))[1], "products were rounded to 16 bits"
+
+
+def test_channels_last_is_a_matter_of_the_fit_alone() -> None:
+    network = nn.Conv2d(2, 3, 3)
+    seen: set[bool] = set()
+
+    def compute_loss(images: Tensor, labels: Tensor) -> Tensor:
+        seen.add(network.weight.is_contiguous(memory_format=torch.channels_last))
+        return network(images).flatten(1).square().mean(1)
+
+    pool = Pool.real(torch.randn(8, 2, 5, 5), torch.zeros(8, dtype=torch.int64), "noise")
+    options = TrainerOptions(num_threads=1, channels_last=True)
+    train(network, compute_loss, pool, torch.ones(8), PLAIN, FitJob(2, 0, options, "a fit"))
+    assert seen == {True}
+    assert network.weight.is_contiguous()
+
+
+def test_encoders_are_fitted_in_one_process_and_full_precision_whatever_the_models_are() -> None:
+    options = TrainerOptions(
+        precision="bf16-mixed", compile=True, channels_last=True, strategy="ddp", num_processes=2, num_threads=1
+    )
+    assert options.exact == OPTIONS
+
+
+def test_a_gradient_that_is_nan_in_the_last_step_stops_the_fit() -> None:
+    network, num_calls = Line(), 0
+
+    def compute_loss(images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal num_calls
+        num_calls += 1
+        losses = network.compute_loss(images, labels)
+        if num_calls == 10:
+            losses.register_hook(lambda gradient: gradient * math.nan)
+        return losses
+
+    with pytest.raises(TrainingError, match="became NaN or infinite in the last step of generation 3"):
+        train(network, compute_loss, float_pool(), torch.ones(64), PLAIN, job(10))
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,6 +550,9 @@ def test_trainer_options_that_make_no_sense_are_refused(options: dict, message: 
         ("learning_rate", 0.0),
         ("learning_rate", -1e-3),
         ("learning_rate", math.nan),
+        ("weight_decay", -0.1),
+        ("num_warmup_steps", -1),
+        ("max_grad_norm", 0.0),
         ("ema_width", 0.0),
         ("ema_width", 0.28),
         ("ema_width", -0.1),

@@ -95,6 +95,17 @@ def test_losses_are_means_over_the_members() -> None:
     torch.testing.assert_close(losses, expected)
     logged = generator.fit_model(model, pool(), torch.ones(20), JOB)
     assert [step for step, _ in logged] == [1, 2, 3, 4, 5]
+    alone = [
+        member.fit_model(
+            empty_model(generator).members[name],
+            pool(),
+            torch.ones(20),
+            replace(JOB, seed=Stream(JOB.seed, RUN_LEVEL, name).seed),
+        )
+        for name, member in generator.members.items()
+    ]
+    means = [sum(loss for _, loss in of_step) / len(alone) for of_step in zip(*alone, strict=True)]
+    assert [loss for _, loss in logged] == pytest.approx(means)
 
 
 def test_whoever_watches_sees_one_fit_from_the_first_step_to_the_last() -> None:

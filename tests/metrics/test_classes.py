@@ -151,6 +151,13 @@ def test_calibration_error_by_hand():
     assert calibration_error(probabilities, labels, 4) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_confidence_of_1_is_in_the_last_bin():
+    # Half are certain and right in 9 of 10, half say 0.95 and are all right: |0.95 - 0.975| in one bin.
+    first = torch.tensor([1.0] * 10 + [0.95] * 10).double()
+    probabilities, labels = torch.stack([first, 1 - first], 1), torch.tensor([1] + [0] * 19)
+    assert calibration_error(probabilities, labels) == pytest.approx(0.025, abs=1e-6)
+
+
 def test_calibration_error_equals_its_definition_in_numpy(rng):
     probabilities, labels = random_probabilities(rng, 500), torch.randint(4, (500,), generator=rng)
     confidence, right = probabilities.amax(1).numpy(), (probabilities.argmax(1) == labels).numpy()

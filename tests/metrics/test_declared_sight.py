@@ -146,8 +146,10 @@ def test_subtle_damage_is_seen_as_declared(ruler_and_images):
     assert mismatches(effects, SUBTLE_ROWS, SUBTLE) == {}
 
 
-def test_the_classification_accuracy_score_sees_lost_diversity_and_is_blind_to_copies(tmp_path: Path):
-    """On digits, because it trains a classifier on every set."""
+def test_the_classification_accuracy_score_sees_lost_diversity_and_is_blind_to_copies(tmp_path: Path, monkeypatch):
+    """On digits and four damages, because it trains a classifier on every set."""
+    damages = ("fresh real draw", "copies of training", "one class missing", "one point repeated")
+    monkeypatch.setattr("collapse_bench.selftest.GROSS", {damage: GROSS[damage] for damage in damages})
     config = composed("encoder=classifier", "metrics=full", "metrics.utility.classifier.num_steps=100")
     data = build(config["dataset"], "dataset").load()
     metric = build(config["metrics"], "metrics")["utility"]

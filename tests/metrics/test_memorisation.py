@@ -87,6 +87,15 @@ def test_authenticity_does_not_depend_on_how_often_the_pool_repeats_its_images(r
     assert authentic_share(generated, training.repeat(3, 1)) == authentic_share(generated, training)
 
 
+def test_a_copy_is_at_no_distance_whatever_the_rounding(rng):
+    points = normal(rng, 2000, 50) * 1e3
+    assert nearest(points[:300], points, everywhere(points)).distances.max() == 0
+
+
+def test_authenticity_is_not_defined_where_all_training_images_are_one(rng):
+    assert math.isnan(values(normal(rng, 20, 3), normal(rng, 20, 3), torch.ones(30, 3))["authenticity"])
+
+
 def test_exact_copies_are_not_authentic_and_all_ratios_fall(rng):
     training, reference = 100 + normal(rng, 200, 6).float(), 100 + normal(rng, 150, 6).float()
     scores = values(training[:90], reference, training)

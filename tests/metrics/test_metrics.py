@@ -86,11 +86,14 @@ def test_no_two_metrics_share_the_name_of_a_number(sets):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_raises_and_the_process_lives(metric, sets, bad):
+    numbers = {"features", "probabilities", "images"} & {*metric.columns}
+    if not numbers:
+        assert metric.columns == ("hashes",), "copies are equal bytes, whatever they stand for"
     for side in metric.sides:
-        for column in {"features", "probabilities"} & {*metric.columns}:
-            broken = {name: getattr(sets[side], name) for name in ("images", "labels", "born")}
-            broken |= {name: getattr(sets[side], name).clone() for name in ("features", "probabilities")}
-            broken[column][7, 2] = bad
+        for column in numbers:
+            broken = {name: getattr(sets[side], name) for name in ("labels", "born")}
+            broken |= {name: getattr(sets[side], name).float() for name in ("images", "features", "probabilities")}
+            broken[column].view(len(sets[side]), -1)[7, 2] = bad
             with pytest.raises(MetricError, match="image 7"):
                 metric.update(ImageSet(**broken), side=side)
 

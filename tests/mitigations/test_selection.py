@@ -89,6 +89,18 @@ def test_real_images_are_metered_where_features_are_learnt_from_them(
     assert bench.now.spent.real_images_seen["encoder"] == num_seen
 
 
+def test_what_is_learnt_of_a_slice_is_another_where_the_features_are(tmp_path: Path) -> None:
+    """Features are learnt from all trusted images, which differ here outside the class that is the reference."""
+    curator = CentreMatching(candidates_per_kept=2, features=Pixels(2), reference_classes=(0,))
+    keys = []
+    for other in (1, 2):
+        real = torch.cat([noise(10, seed=0), noise(10, seed=other)])
+        bench = Bench(tmp_path, noise(20), real=real, real_labels=[0] * 10 + [1] * 10)
+        bench.curate(curator, 10)
+        keys.append(bench.now.spent.artefact_keys["reference"])
+    assert keys[0] != keys[1]
+
+
 def test_a_real_subset_is_the_same_at_every_generation(tmp_path: Path) -> None:
     subsets = [real_subset(5, "verifier", Bench(tmp_path, noise(20), generation=t).now).image_id for t in (0, 3)]
     assert torch.equal(*subsets)

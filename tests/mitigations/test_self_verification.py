@@ -69,6 +69,17 @@ def test_equal_images_are_judged_alike_whatever_their_number(family: str) -> Non
     assert torch.allclose(losses[[1999, 2000]], alone.expand(2), rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["flow", "gaussian"])
+def test_it_chooses_by_losses_of_any_precision(family: str, tmp_path: Path) -> None:
+    bench = Bench(tmp_path, noise(20))
+    with isolated_rng(0):
+        model = build(composed(f"generator={family}")["generator"], "generator").empty_model(bench.setting.spec).eval()
+    pool = Pool.real(noise(20), torch.zeros(20).long(), "listed")
+    chosen = curator().select(pool, 10, SimpleNamespace(model=model), bench.now)  # type: ignore[arg-type]
+    losses = mean_losses(model, pool, 4, bench.now.stream(Role.CURATE).seed)
+    assert sorted(chosen.tolist()) == sorted(losses.argsort()[:10].tolist())
+
+
 def test_every_member_of_a_population_judges_its_own_and_keeps_its_share(tmp_path: Path) -> None:
     """Losses of one member are a thousand times those of the other."""
     bench = Bench(tmp_path, points(10, 200, 20, 100, 30, 150))

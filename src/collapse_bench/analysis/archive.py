@@ -3,6 +3,7 @@
 import io
 import json
 import lzma
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from collapse_bench.errors import RunDirError
+from collapse_bench.errors import RunDirError, in_one_line
+from collapse_bench.files import sync_file
 from collapse_bench.records import Record, Score
 
 ARCHIVE = "runs.tar.xz"
@@ -48,6 +50,10 @@ class RunFiles:
         names = [p.name for p in self.path.iterdir()] if self.packed is None else [n.split("/")[0] for n in self.packed]
         found = {name for name in names if _GENERATION.fullmatch(name)}
         return sorted(found, key=lambda name: int(name.removeprefix("gen_")))
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.path / name).exists() if self.packed is None else name in self.packed
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file that holds a mapping.
@@ -138,12 +144,18 @@ def write_archive(folders: Iterable[Path], root: Path, file: Path) -> None:
                     member.size = path.stat().st_size
                     with path.open("rb") as content:
                         archive.addfile(member, content)
-    file.write_bytes(lzma.compress(buffer.getvalue(), preset=9))
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_bytes(lzma.compress(buffer.getvalue(), preset=9))
+        sync_file(unfinished)
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def one_line(error: Exception) -> str:
     """An error as one line of text."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return in_one_line(f"{type(error).__name__}: {error}")
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[PurePosixPath, str, tarfile.TarInfo]]:

@@ -71,7 +71,7 @@ class Entry:
 
         Raises:
             RunDirError: if the folder has no such name, or the runs are incomplete, of several data sets, made with
-                different code or versions, or do not say with which.
+                different code or versions, or do not say with which, or at another commit than the folder's.
         """
         found = _FOLDER.fullmatch(folder.resolve().parent.name)
         if found is None:
@@ -89,6 +89,13 @@ class Entry:
             if missing := [key for key, place in needed.items() if not place.get(key)]:
                 raise RunDirError(f"{run.path / 'run.json'} says no {missing[0]}, without which runs make no entry")
         infos = [run.info for run in runs]
+        for run in runs:  # those that were made without a checkout say none
+            commit = str(run.info.get("commit") or found[2])
+            if commit.endswith("with changes") or not (commit.startswith(found[2]) or found[2].startswith(commit)):
+                raise RunDirError(
+                    f"{run.path} was made at commit {commit}, and the folder says {found[2]}; name the folder by the "
+                    "commit, and make runs of an entry without changes to the code"
+                )
         return cls(
             name=folder.resolve().name,
             date=found[1],

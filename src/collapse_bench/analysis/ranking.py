@@ -194,8 +194,9 @@ def distance_from_best(runs: Sequence[Run], metric: str, direction: str) -> dict
         metric: its name.
         direction: of the metric, see ``better``: the number itself, or its distance from 1 or from the arm's floor.
     """
-    values = {run.seed: run.value(len(run.records) - 1, metric) for run in runs}
-    distances = badness(np.array([*values.values()]), direction, mean_floor(runs, metric))
+    last = last_generation(runs)
+    values = {run.seed: run.value(last, metric) for run in runs}
+    distances = badness(np.array([*values.values()]), direction, mean_floor(runs, metric, last))
     return dict(zip(values, distances.tolist(), strict=True))
 
 

@@ -159,28 +159,29 @@ class Run:
         # Of equal names the first counts.
         return [{(score.metric, score.of): score for score in reversed(record.scores)} for record in self.records]
 
-    def floor(self, metric: str) -> float:
+    def floor(self, metric: str, generation: int = 0) -> float:
         """The real-vs-real floor: real images scored as samples are; NaN if it was not measured.
 
-        The mean over random splits of the held-out images, or the control set's score where splits make no sense.
+        The mean over random splits of the held-out images, or the control set's score where splits make no sense: of
+        numbers that look at the training pool there is one per generation, beside the pool of that generation.
         """
-        score = self.floor_score(metric)
+        score = self.floor_score(metric, generation)
         return math.nan if score is None else score.value
 
-    def floor_spread(self, metric: str) -> float:
+    def floor_spread(self, metric: str, generation: int = 0) -> float:
         """Standard deviation of the floor over the splits; NaN where there are none."""
-        score = self.floor_score(metric)
+        score = self.floor_score(metric, generation)
         return math.nan if score is None or score.spread is None else score.spread
 
-    def null(self, metric: str) -> float:
+    def null(self, metric: str, generation: int = 0) -> float:
         """The mean of a metric for a perfect model; NaN where it is not known."""
-        score = self.floor_score(metric)
+        score = self.floor_score(metric, generation)
         return math.nan if score is None or score.null is None else score.null
 
-    def floor_score(self, metric: str) -> Score | None:
-        """The floor with its spread and the null; None if it was not measured."""
-        every = [scores.get((metric, of)) for of in ("floor", "control") for scores in self._scores]
-        return next((score for score in every if score is not None), None)
+    def floor_score(self, metric: str, generation: int = 0) -> Score | None:
+        """The floor with its spread and the null, see ``floor``; None if it was not measured."""
+        of_splits = (scores[metric, "floor"] for scores in self._scores if (metric, "floor") in scores)
+        return next(of_splits, None) or self.score(generation, metric, "control")
 
     def class_shares(self, of: str = "model") -> pd.DataFrame:
         """Share of each class among the samples: one row per class name, one column per generation.
@@ -243,7 +244,8 @@ def _load(files: RunFiles) -> Run:
     if info.get("schema") != RUN_SCHEMA:
         raise RunDirError(f"{path / 'run.json'}: schema {info.get('schema')!r}, this version reads schema {RUN_SCHEMA}")
     _need(path / "run.json", info, {"identity": Mapping, "choices": Mapping, "seed": int, "class_names": list})
-    status = files.read_json("status.json")
+    # A run that was killed between its first two files has no status yet.
+    status = files.read_json("status.json") if files.has("status.json") else {"state": "interrupted"}
     _need(path / "status.json", status, {"state": str})
     config = files.read_yaml("config.yaml")
 
@@ -385,18 +387,22 @@ def to_frame(runs: Sequence[Run]) -> pd.DataFrame:
     for arm, members in group_by_arm(runs).items():
         for run in members:
             first = {"arm": arm, "run": str(run.path), "seed": run.seed, "complete": run.complete}
-            floors = {
-                metric: {"floor": run.floor(metric), "floor_sd": run.floor_spread(metric), "null": run.null(metric)}
-                for metric in run.metrics
-            }
-            rows += [
-                {**first, "generation": record.generation}
-                | {name: getattr(score, name) for name in names}
-                | floors[score.metric]
-                | dict(run.choices)
-                for record in run.records
-                for score in record.scores
-            ]
+            for t, record in enumerate(run.records):
+                floors = {
+                    metric: {
+                        "floor": run.floor(metric, t),
+                        "floor_sd": run.floor_spread(metric, t),
+                        "null": run.null(metric, t),
+                    }
+                    for metric in run.metrics
+                }
+                rows += [
+                    {**first, "generation": t}
+                    | {name: getattr(score, name) for name in names}
+                    | floors[score.metric]
+                    | dict(run.choices)
+                    for score in record.scores
+                ]
     if not rows:
         raise RunDirError(f"{runs[0].path if runs else 'no runs'}: no generation is committed yet")
     frame = pd.DataFrame(rows)
@@ -426,9 +432,9 @@ def last_generation(members: Sequence[Run]) -> int:
     return max(len(run.records) for run in members) - 1
 
 
-def mean_floor(runs: Sequence[Run], metric: str) -> float:
-    """The real-vs-real floor of an arm: the mean over its runs, all the same where runs share the control set."""
-    floors = [floor for run in runs if math.isfinite(floor := run.floor(metric))]
+def mean_floor(runs: Sequence[Run], metric: str, generation: int = 0) -> float:
+    """The real-vs-real floor of an arm, see ``Run.floor``: the mean over its runs, which mostly share a control set."""
+    floors = [floor for run in runs if math.isfinite(floor := run.floor(metric, generation))]
     return sum(floors) / len(floors) if floors else math.nan
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from collapse_bench.analysis.archive import RunFiles, arm_settings
-from collapse_bench.errors import RunDirError
+from collapse_bench.errors import RunDirError, in_one_line
 from collapse_bench.files import is_locked
-from collapse_bench.sheet import FOLDER, Cell, Sheet, in_short, read_sheets
+from collapse_bench.sheet import FOLDER, Cell, Sheet, in_short, read_sheet
 
 STATES = ("complete", "refused", "running", "interrupted", "failed", "missing")
 """What a cell can be. ``interrupted``: it has begun and no process works on it; ``missing``: it never began."""
@@ -108,9 +108,9 @@ def read_status(folder: str | Path, *, now: float | None = None) -> Status:
         raise RunDirError(f"{folder}: no such folder; give the folder of the runs")
     problems: list[str] = []
     sheets: dict[Path, list[Sheet]] = {}
-    for place in sorted(folder.rglob(FOLDER)):
+    for path in sorted(folder.rglob(f"{FOLDER}/*.json")):
         try:
-            sheets[place.parent] = read_sheets(place.parent)
+            sheets.setdefault(path.parent.parent, []).append(read_sheet(path))
         except RunDirError as error:
             problems.append(str(error))
     runs = {file.parent.resolve(): _read_run(file.parent) for file in sorted(folder.rglob("run.json"))}
@@ -143,7 +143,7 @@ def _read_run(path: Path) -> _RunOnDisk:
     try:
         info = files.read_json("run.json")
         # A run that was killed between its first two files has no status yet.
-        status = files.read_json("status.json") if (path / "status.json").exists() else {"state": "running"}
+        status = files.read_json("status.json") if files.has("status.json") else {"state": "running"}
         records = [files.read_json(f"{folder}/record.json") for folder in files.generations]
         seconds = tuple(float(sum(record["spent"]["seconds"].values())) for record in records)
         state, error = str(status["state"]), status.get("error")
@@ -156,7 +156,7 @@ def _read_run(path: Path) -> _RunOnDisk:
         state = "interrupted"
     if state not in STATES:
         state, error = "failed", f"{path / 'status.json'}: state {state!r} is none of this version"
-    return _RunOnDisk(path, state, error and " ".join(str(error).split()), arm, info.get("command"), last, seconds)
+    return _RunOnDisk(path, state, error and in_one_line(error), arm, info.get("command"), last, seconds)
 
 
 def _is_worked_on(path: Path) -> bool:
@@ -173,7 +173,7 @@ def _match(
     begun: dict[Path, tuple[Cell, Sheet]] = {}
     rest: dict[tuple[str, ...], tuple[Cell, Sheet]] = {}
     for place, of_place in sheets.items():
-        for sheet in of_place:  # the last start wins
+        for sheet in sorted(of_place, key=lambda sheet: sheet.started):  # the last start wins
             for cell in sheet.cells:
                 where = _run_folder(cell, place, runs)
                 if where is None:

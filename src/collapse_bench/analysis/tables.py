@@ -150,23 +150,22 @@ def summary_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """
     rows = []
     for arm, members in _started(runs).items():
-        floors: dict[tuple[str, str], tuple[float, float, float]] = {}
         for generation in range(last_generation(members) + 1):
             reached = [run for run in members if generation < len(run.records)]
             scores = {(s.metric, s.of): s for run in reached for s in run.records[generation].scores}
             for (metric, of), score in scores.items():
                 if of in ("floor", "control"):  # they are columns
                     continue
-                if (metric, of) not in floors:
-                    beside = _of_as_many_images(reached, generation, metric, of)
-                    spread = _largest_known(run.floor_spread(metric) for run in beside)
-                    null = _largest_known(run.null(metric) for run in beside)
-                    floors[metric, of] = (mean_floor(beside, metric), spread, null)
+                beside = _of_as_many_images(reached, generation, metric, of)
+                spread = _largest_known(run.floor_spread(metric, generation) for run in beside)
+                null = _largest_known(run.null(metric, generation) for run in beside)
                 over_seeds = summarize([run.value(generation, metric, of) for run in reached])
                 rows.append(
-                    (members[0].choices.get("dataset"), arm, generation, metric, of, score.better)
-                    + (over_seeds.centre, over_seeds.low, over_seeds.high, over_seeds.kind, over_seeds.n)
-                    + floors[metric, of]
+                    (
+                        *(members[0].choices.get("dataset"), arm, generation, metric, of, score.better),
+                        *(over_seeds.centre, over_seeds.low, over_seeds.high, over_seeds.kind, over_seeds.n),
+                        *(mean_floor(beside, metric, generation), spread, null),
+                    )
                 )
     names = ["dataset", "arm", "generation", "metric", "of", "better", "value", "low", "high", "interval", "num_seeds"]
     frame = pd.DataFrame(rows, columns=[*names, "floor", "floor_sd", "null"])
@@ -179,9 +178,9 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
     The last generation of an arm is the last that any of its seeds has reached; only the seeds that reached it count.
 
     Returns:
-        One row per (arm, metric) with ``generation`` (the last), ``num_seeds`` (of the arm), ``value`` and ``change``
-        (each a ``SeedInterval``, with the seeds it stands on), ``floor`` and ``floor_spread``, NaN where the floor is
-        of another number of images.
+        One row per (arm, metric) with ``generation`` (the last), ``num_seeds`` (of the arm), ``value``, ``start`` (the
+        same at generation 0) and ``change`` (each a ``SeedInterval``, with the seeds it stands on), ``floor`` and
+        ``floor_spread``, NaN where the floor is of another number of images.
 
     Raises:
         RunDirError: if the runs do not compare, or none has a generation yet.
@@ -200,9 +199,10 @@ def arm_table(runs: Sequence[Run], of: str = "model") -> pd.DataFrame:
                     "generation": last,
                     "num_seeds": len(members),
                     "value": summarize(list(value.values())),
+                    "start": summarize([first[seed] for seed in value.keys() & first.keys()]),
                     "change": summarize([value[seed] - first[seed] for seed in value.keys() & first.keys()]),
-                    "floor": mean_floor(beside, metric),
-                    "floor_spread": _largest_known(run.floor_spread(metric) for run in beside),
+                    "floor": mean_floor(beside, metric, last),
+                    "floor_spread": _largest_known(run.floor_spread(metric, last) for run in beside),
                 }
             )
     return pd.DataFrame(rows)
@@ -536,8 +536,8 @@ def against_table(
                         "complete": all(run.complete for run in members),
                         "score": summarize(list(scores.values())),
                         "scores": scores,
-                        "floor": mean_floor(beside, metric),
-                        "floor_spread": _largest_known(run.floor_spread(metric) for run in beside),
+                        "floor": mean_floor(beside, metric, last),
+                        "floor_spread": _largest_known(run.floor_spread(metric, last) for run in beside),
                     }
                 )
     return pd.DataFrame(rows)
@@ -722,7 +722,7 @@ def _at(members: Sequence[Run], generation: int, metric: str, of: str) -> dict[i
 
 def _of_as_many_images(members: Sequence[Run], generation: int, metric: str, of: str) -> list[Run]:
     """The runs whose floor is of as many images as the score beside it; fewer may be kept than are measured."""
-    pairs = [(run, run.score(generation, metric, of), run.floor_score(metric)) for run in members]
+    pairs = [(run, run.score(generation, metric, of), run.floor_score(metric, generation)) for run in members]
     return [run for run, score, floor in pairs if score and floor and score.num_samples == floor.num_samples]
 
 

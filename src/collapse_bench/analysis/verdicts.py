@@ -329,7 +329,8 @@ class EarlyCollapse(Definition):
             both = [max(pair, key=_p_or_infinite) for pair in pairwise(at[1:])]
             tested = [(g, finding) for g, finding in enumerate(both, start=1) if math.isfinite(finding.p)]
             found += tested
-            gaps += () if tested else both[0].gaps
+            untested = [(g, finding) for g, finding in enumerate(both, start=1) if not math.isfinite(finding.p)]
+            gaps += tuple(f"at generation {g}: {gap}" for g, finding in untested[:1] for gap in finding.gaps)
         return found, gaps
 
     def _left(self, comparison: Comparison, metric: str) -> np.ndarray:
@@ -589,4 +590,8 @@ def _p_or_infinite(finding: Finding) -> float:
 
 
 def _unmeasured(comparison: Comparison, metric: str) -> str | None:
-    return None if comparison.measured(metric) else f"{metric} was not measured in both the arm and the control"
+    if comparison.measured(metric):
+        return None
+    elsewhere = [name for run in comparison.arm[:1] for name in run.metrics if name.startswith(f"{metric}@")]
+    other = f"; {elsewhere[0]} was, of another encoder than the first, which verdicts do not read" if elsewhere else ""
+    return f"{metric} was not measured in both the arm and the control{other}"

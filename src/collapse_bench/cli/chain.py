@@ -270,8 +270,9 @@ def _check(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"{key} must be {kind.__name__}, got {config[key]!r}")
     if config["seed"] < 0:
         raise ConfigError(f"seed must be at least 0, got {config['seed']}")
-    if not isinstance(config["objective"], str | None):
-        raise ConfigError(f"objective must be the name of a number, or null, got {config['objective']!r}")
+    for key, value in {"objective": config["objective"], "run_dir": config["run_dir"]}.items():
+        if not isinstance(value, str | None):
+            raise ConfigError(f"{key} must be text, or null, got {value!r}")
     if config["keep"] not in ("last", "all"):
         raise ConfigError(f"keep must be one of last, all; got {config['keep']!r}")
 
@@ -327,11 +328,15 @@ def open_store(cache: Mapping[str, Any]) -> Store:
     """The store that ``cache`` describes.
 
     Raises:
-        ConfigError: if its size is not a positive number.
+        ConfigError: if one of its options is of another type, or its size not a positive number.
     """
     if not isinstance(cache["max_gb"], (int, float)) or cache["max_gb"] <= 0:
         raise ConfigError(f"cache.max_gb must be a number above 0, got {cache['max_gb']!r}")
-    return Store(Path(cache["root"]).expanduser(), int(cache["max_gb"] * 2**30), bool(cache["enabled"]))
+    if not isinstance(cache["enabled"], bool):
+        raise ConfigError(f"cache.enabled must be true or false, got {cache['enabled']!r}")
+    if not isinstance(cache["root"], str):
+        raise ConfigError(f"cache.root must be a folder, got {cache['root']!r}")
+    return Store(Path(cache["root"]).expanduser(), int(cache["max_gb"] * 2**30), cache["enabled"])
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from collapse_bench.errors import ConfigError
+from collapse_bench.errors import ConfigError, in_one_line
 
 _OPTIONS_WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-i", "--info")
 _COMMANDS = {"run": "collapse-run", "measure": "collapse-measure", "selftest": "collapse-measure selftest"}
@@ -81,6 +81,8 @@ def check_command_line(arguments: Sequence[str], config_name: str = "run") -> No
         raise ConfigError(f"{stray[0]!r} is not understood; overrides have the form KEY=VALUE (see --help)")
     parsed = parse_overrides(texts)
     for override in parsed:
+        if override.key_or_group in _groups(config_name) and override.value() is None and not override.is_delete():
+            raise ConfigError(f"{override.input_line} chooses no option; leave it out, or choose one (see --help)")
         if override.key_or_group in ("hydra/launcher", "hydra/sweeper"):
             _check_plugin(override.key_or_group, str(override.value()))
     overrides = [o for o in parsed if not o.key_or_group.startswith("hydra")]
@@ -450,7 +452,7 @@ def _locate(target: str, path: str) -> type:
     except Exception as error:  # importing runs whatever the module does
         package = module.partition(".")[0]
         remedy = "" if _is_importable(package) else f"; install {package}, or name its folder: PYTHONPATH=FOLDER"
-        raise ConfigError(f"{no_class} ({type(error).__name__}: {' '.join(str(error).split())}){remedy}") from error
+        raise ConfigError(f"{no_class} ({type(error).__name__}: {in_one_line(error)}){remedy}") from error
     if not isinstance(found := members.get(name), type):
         near = difflib.get_close_matches(name, [key for key, value in members.items() if isinstance(value, type)], n=1)
         raise ConfigError(f"{no_class} in {module}" + (f"; did you mean {near[0]}?" if near else ""))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from collapse_bench.errors import RunDirError
+from collapse_bench.files import write_text
 
 
 def report_leaderboard(arguments: Sequence[str]) -> None:
@@ -52,7 +53,7 @@ def write_entry(arguments: Sequence[str]) -> None:
     )  # what makes no entry is refused before the tables, which take long
     table = as_markdown(compose_sections(runs))
     entry = make_entry(options.runs, options.folder, options.submitter)
-    (options.folder / "table.md").write_text(table, encoding="utf-8")
+    write_text(options.folder / "table.md", table)
     print(f"{entry.num_runs} runs in {options.folder / entry.archive}")
     print(f"entry    {options.folder / ENTRY}\ntable    {options.folder / 'table.md'}")
     if not (options.folder / "README.md").exists():

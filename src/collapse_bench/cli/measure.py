@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from collapse_bench.cli.config import (
@@ -20,7 +21,7 @@ from collapse_bench.cli.config import (
     parse_overrides,
     resolve,
 )
-from collapse_bench.errors import CollapseBenchError, ConfigError
+from collapse_bench.errors import CollapseBenchError, ConfigError, in_one_line
 
 
 def main() -> None:
@@ -49,6 +50,8 @@ def main() -> None:
             _measure()
     except CollapseBenchError as error:
         sys.exit(f"error: {error}")
+    except HydraException as error:  # of a key of Hydra's own, which check_command_line does not look at
+        sys.exit(f"error: {in_one_line(error)}")
 
 
 def _choices_of_the_run(arguments: Sequence[str]) -> list[str]:

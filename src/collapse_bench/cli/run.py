@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from collapse_bench.cli.config import check_command_line, conf_dir, speaks, typed_command
-from collapse_bench.errors import CollapseBenchError
+from collapse_bench.errors import CollapseBenchError, in_one_line
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     except CollapseBenchError as error:
         sys.exit(_said_once(error))
     except HydraException as error:  # of a key of Hydra's own, which check_command_line does not look at
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {in_one_line(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
 

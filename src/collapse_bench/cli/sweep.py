@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from collapse_bench.cli.config import speaks, typed_command
-from collapse_bench.errors import CollapseBenchError, ConfigError, RunBusyError
+from collapse_bench.errors import CollapseBenchError, ConfigError, RunBusyError, RunDirError, in_one_line
 from collapse_bench.sheet import in_short, note, now, read_sheet
 
 _STURDY = "hydra_plugins.collapse_bench_sweep.sturdy"
@@ -30,19 +30,32 @@ class SturdySweep(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Changes Hydra's own part of the configuration, never that of the runs."""
-        hydra = config.hydra
-        with open_dict(hydra):
-            _share_cores(hydra, config.trainer.num_threads)
-            sheet = _sheet_of(hydra)
-            # Where jobs find the sheet, and a folder of its own for what Hydra and Optuna write about the sweep.
-            hydra.sweep.dir = str(sheet.with_suffix(""))
-            quoted = hydra.sweep.dir.replace("'", "\\'")
-            hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
-            common = {"_recursive_": False, "sheet": str(sheet)}
-            hydra.sweeper = {"_target_": f"{_STURDY}.SturdySweeper", "chosen": hydra.sweeper, **common}
-            common["command"] = typed_command()
-            hydra.launcher = {"_target_": f"{_STURDY}.SturdyLauncher", "chosen": hydra.launcher, **common}
+        """Changes Hydra's own part of the configuration, never that of the runs.
+
+        Hydra makes a warning of any exception here and goes on without what it was to do, so that it leaves instead.
+        """
+        try:
+            _prepare(config)
+        except CollapseBenchError as error:
+            sys.exit(f"error: {error}")
+        except Exception as error:
+            sys.exit(f"error: the sweep cannot start: {type(error).__name__}: {in_one_line(error)}")
+
+
+def _prepare(config: DictConfig) -> None:
+    """See ``SturdySweep``."""
+    hydra = config.hydra
+    with open_dict(hydra):
+        _share_cores(hydra, config.trainer.num_threads)
+        sheet = _sheet_of(hydra)
+        # Where jobs find the sheet, and a folder of its own for what Hydra and Optuna write about the sweep.
+        hydra.sweep.dir = str(sheet.with_suffix(""))
+        quoted = hydra.sweep.dir.replace("'", "\\'")
+        hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+        common = {"_recursive_": False, "sheet": str(sheet)}
+        hydra.sweeper = {"_target_": f"{_STURDY}.SturdySweeper", "chosen": hydra.sweeper, **common}
+        common["command"] = typed_command()
+        hydra.launcher = {"_target_": f"{_STURDY}.SturdyLauncher", "chosen": hydra.launcher, **common}
 
 
 def run_cell(config: DictConfig) -> float | None:
@@ -79,7 +92,7 @@ def run_cell(config: DictConfig) -> float | None:
         return None
     except Exception as error:
         what = "" if isinstance(error, CollapseBenchError) else f"{type(error).__name__}: "
-        line = what + " ".join(str(error).split())
+        line = what + in_one_line(error)
         if what and speaks():
             traceback.print_exc()
         note(path, overrides, ended=now(), error=line)
@@ -98,19 +111,19 @@ def _sheet_of(hydra: DictConfig) -> Path:
     if not speaks():  # the first of several processes keeps the sheet; the others need one all the same
         _HELD.append(spare := TemporaryDirectory(prefix="collapse-bench-"))
         folder = Path(spare.name)
+    name, k = digest, 1
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            lock = FileLock(folder / f"{name}.running")
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                _HELD.append(lock)
+                return folder / f"{name}.json"
+            k += 1
+            name = f"{digest}-{k}"
     except OSError as error:
-        sys.exit(f"error: cannot write {folder}: {error}; choose another runs_dir")  # Hydra makes errors here warnings
-    name, k = digest, 1
-    while True:
-        lock = FileLock(folder / f"{name}.running")
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-            _HELD.append(lock)
-            return folder / f"{name}.json"
-        k += 1
-        name = f"{digest}-{k}"
+        raise RunDirError(f"cannot write {folder}: {error}; choose another runs_dir") from error
 
 
 def _share_cores(hydra: DictConfig, num_threads: int) -> None:
@@ -121,6 +134,8 @@ def _share_cores(hydra: DictConfig, num_threads: int) -> None:
     """
     from joblib import cpu_count  # comes with scikit-learn; knows affinity and the limits of containers
 
+    if not isinstance(num_threads, int) or num_threads < 1:
+        return  # for each run to refuse
     cores, launcher = cpu_count(), str(hydra.launcher._target_).rpartition(".")[2]
     fitting = max(1, cores // num_threads)
     if launcher == "JoblibLauncher":

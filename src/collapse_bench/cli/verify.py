@@ -29,7 +29,7 @@ def verify_entry(arguments: Sequence[str]) -> None:
         CollapseBenchError: if the entry does not describe its archive, a cell cannot be run, or numbers differ by more
             than the tolerance.
     """
-    options = _verify_parser().parse_args(arguments)
+    options = _verify_parser().parse_intermixed_args(arguments)
     from collapse_bench.analysis.entries import Entry, compare_records, draw_runs, load_entry_runs
     from collapse_bench.analysis.runs import load_run
     from collapse_bench.cli.config import as_override

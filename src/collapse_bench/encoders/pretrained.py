@@ -158,7 +158,7 @@ class Pretrained(Encoder):
     def _remedy(self) -> str:
         return (
             f"put the file {self.url} (sha256 {self.sha256}) there, or say where it is with "
-            f"encoder.{self.option}.weights=PATH"
+            f"encoder.{self.option}.weights=PATH (encoder.{self.option}_classes.features.weights=PATH with classes)"
         )
 
 

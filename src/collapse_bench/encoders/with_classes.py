@@ -52,6 +52,7 @@ class _Both(FittedEncoder):
         self.features, self.classifier = features, classifier
         self.batch_size = min(features.batch_size, classifier.batch_size)
         self.num_networks = features.num_networks + classifier.num_networks
+        self.package = " ".join(encoder.package for encoder in (features, classifier) if encoder.package)
 
     def forward(self, images: Tensor) -> Encoded:
         return Encoded(self.features(images).features, self.classifier(images).probabilities)

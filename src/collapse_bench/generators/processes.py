@@ -217,9 +217,16 @@ def _signals(schedule: Literal["linear", "cosine"], num_levels: int) -> list[flo
     return np.cumprod(1.0 - variances).tolist()
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # a compiler that looked into it would break off here
 def _signals_on(device: torch.device, schedule: Literal["linear", "cosine"], num_levels: int) -> Float[Tensor, " k"]:
     """As a float64 tensor on a device."""
+    return _table_of_signals(device, schedule, num_levels)
+
+
+@functools.cache
+def _table_of_signals(
+    device: torch.device, schedule: Literal["linear", "cosine"], num_levels: int
+) -> Float[Tensor, " k"]:
     return torch.tensor(_signals(schedule, num_levels), dtype=torch.float64, device=device)
 
 

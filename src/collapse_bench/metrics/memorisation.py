@@ -16,7 +16,8 @@ from collapse_bench.pool import REAL
 class Memorisation(GenerativeMetric):
     """Distances from generated images to the nearest images of the model's training pool.
 
-    - ``authenticity`` (AuthPct; Alaa et al. 2022, arXiv:2102.08921), with its 95 % Wilson interval;
+    - ``authenticity`` (AuthPct; Alaa et al. 2022, arXiv:2102.08921), with its 95 % Wilson interval; NaN for a pool of
+      one image over and over;
     - ``generalisation_score`` (Shi et al. 2025, arXiv:2509.16499): the mean distance, with its 95 % interval, in the
       features' unit;
     - ``nearest_ratio_real``, ``nearest_ratio_synthetic``: the median distance to the images of that origin, over that
@@ -57,7 +58,9 @@ class Memorisation(GenerativeMetric):
         num_images = len(generated)
         mean, standard_error = closest.distances.mean().item(), closest.distances.std().item() / math.sqrt(num_images)
 
-        def share(count: int) -> Estimate:
+        def share(count: int | None) -> Estimate:
+            if count is None:
+                return Estimate(math.nan, "floor")
             return Estimate(count / num_images, "floor", *wilson_interval(count, num_images))
 
         return {
@@ -65,7 +68,5 @@ class Memorisation(GenerativeMetric):
             "generalisation_score": Estimate(mean, "floor", *normal_interval(mean, standard_error)),
             "nearest_ratio_real": Estimate(median_ratio(real.distances, held_out_real.distances), "one"),
             "nearest_ratio_synthetic": Estimate(median_ratio(synthetic.distances, held_out_synthetic.distances), "one"),
-            "nearest_is_real": (
-                share(int(nearer_real.sum())) if 0 < is_real.sum() < len(training) else Estimate(math.nan, "floor")
-            ),
+            "nearest_is_real": share(int(nearer_real.sum()) if 0 < is_real.sum() < len(training) else None),
         }

@@ -43,10 +43,10 @@ def farthest_points(points: Float[Tensor, "n d"], num: int, start: int) -> Int64
     """
     chosen = torch.empty(num, dtype=torch.int64, device=points.device)
     gap = torch.full((len(points),), torch.inf, dtype=points.dtype, device=points.device)
-    latest = torch.tensor(start, device=points.device)
-    for k in range(num):
-        chosen[k] = latest
-        gap = torch.minimum(gap, (points - points[latest]).square().sum(1))
-        gap[latest] = -1.0  # below the 0 of a copy, so that no point is chosen twice
-        latest = gap.argmax()
+    latest = torch.tensor([start], device=points.device)
+    for k in range(num):  # without an index that a GPU is waited for
+        chosen[k : k + 1] = latest
+        gap = torch.minimum(gap, (points - points.index_select(0, latest)).square().sum(1))
+        gap.index_fill_(0, latest, -1.0)  # below the 0 of a copy, so that no point is chosen twice
+        latest = gap.argmax(0, keepdim=True)
     return chosen

@@ -122,7 +122,11 @@ class ReferenceSelection(FeatureSelection):
         if self.reference_classes is not None:
             real = real.take(torch.isin(real.labels, torch.tensor(self.reference_classes)).nonzero().flatten())
         learnt = now.artefact(
-            "reference", real, lambda pool, job: build(encoder.encode(pool.images).features.double(), job.seed), self
+            "reference",
+            real,
+            lambda pool, job: build(encoder.encode(pool.images).features.double(), job.seed),
+            self,
+            encoder,  # learnt from all trusted images, of which the reference may be a part
         )
         return {name: tensor.to(now.setting.trainer.device) for name, tensor in learnt.items()}
 

@@ -44,7 +44,7 @@ class SelfVerification(Selection):
 
     def select(self, candidates: Pool, num_needed: int, draw: Draw, now: Now) -> Int64[Tensor, " num_needed"]:
         """Those of lowest loss, as many of each source as its share of the candidates."""
-        losses = torch.zeros(len(candidates))
+        losses = torch.zeros(len(candidates), dtype=torch.float64)
         for k, maker in enumerate(draw.model.makers):
             own = (candidates.source == k).nonzero().flatten()
             losses[own] = mean_losses(maker, candidates.take(own), self.num_draws, now.stream(Role.CURATE).seed)
@@ -54,7 +54,7 @@ class SelfVerification(Selection):
 
 @torch.no_grad()
 def mean_losses(model: Model, pool: Pool, num_draws: int, seed: int) -> Float[Tensor, " n"]:
-    """Loss of each image, averaged over draws that all images have in common, on the CPU.
+    """Loss of each image, averaged over draws that all images have in common, float64 on the CPU.
 
     Args:
         model: whose loss.
@@ -67,5 +67,5 @@ def mean_losses(model: Model, pool: Pool, num_draws: int, seed: int) -> Float[Te
         images = to_float(pool.images[batch]).to(model.device)
         labels = pool.labels[batch].to(model.device)
         with isolated_rng(seed), numbers_in_common():
-            means.append(torch.stack([model.loss(images, labels) for _ in range(num_draws)]).mean(0).cpu())
-    return torch.cat(means) if means else torch.zeros(0)
+            means.append(torch.stack([model.loss(images, labels) for _ in range(num_draws)]).mean(0).cpu().double())
+    return torch.cat(means) if means else torch.zeros(0, dtype=torch.float64)

@@ -169,7 +169,8 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).view(n, 3, self.num_heads, c // self.num_heads, h * w).transpose(3, 4)
-        mixed = F.scaled_dot_product_attention(*qkv.unbind(1))
+        # Fused kernels want neighbours in memory; without them torch falls back to one that holds all weights.
+        mixed = F.scaled_dot_product_attention(*(part.contiguous() for part in qkv.unbind(1)))
         return x + self.out(mixed.transpose(2, 3).reshape(n, c, h, w))
 
 

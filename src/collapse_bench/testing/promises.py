@@ -20,7 +20,6 @@ from collapse_bench.analysis.lineage import load_ledger
 from collapse_bench.analysis.runs import Run
 from collapse_bench.cli.config import build, classes, conf_folders
 from collapse_bench.datasets.base import Dataset
-from collapse_bench.errors import CombinationError
 from collapse_bench.fingerprint import fingerprint
 from collapse_bench.generators.base import Model
 from collapse_bench.loop import Parts, run_generations
@@ -132,16 +131,6 @@ def run_tiny(
         return run_generations(parts, seed, run_dir, keep)
 
 
-def refusal_of(folder: Path, *overrides: str, store: str = "store", config_dir: str | Path | None = None) -> str | None:
-    """Why parts do not go together, which is a ``CombinationError`` that says so; ``None`` if they do."""
-    config = composed(*overrides, config_dir=config_dir)
-    try:
-        parts_of(config, folder / store)
-    except CombinationError as error:
-        return str(error) or "nothing is said"
-    return None
-
-
 def keeps_the_books(folder: Path, records: Sequence[Record]) -> None:
     """A chain that ``run_tiny`` has made there is whole: what it kept, why, where from, and what it was measured by.
 
@@ -161,6 +150,8 @@ def keeps_the_books(folder: Path, records: Sequence[Record]) -> None:
         assert record.spent.candidates >= record.spent.kept
         assert {score.of for score in record.scores} >= {"model", "kept", "control"}
         assert all(score.num_samples > 0 and score.num_reference > 0 for score in record.scores)
+        for of in ("model", "kept", "control"):
+            assert any(math.isfinite(score.value) for score in record.scores if score.of == of), f"no number of {of}"
     ledger = load_ledger(Run(folder / "run", {}, {}, {"state": "complete"}, tuple(records)))
     assert ledger["drawn"].sum() == sum(record.spent.candidates for record in records)
     assert ledger.loc[ledger["drawn"], "num_kept"].sum() == sum(record.spent.kept for record in records)
@@ -389,6 +380,7 @@ def numbers_are_well_formed(metric: GenerativeMetric, sides: Sides) -> None:
         if estimate.low is not None and estimate.high is not None:
             assert estimate.low <= estimate.value <= estimate.high, f"{name} is outside its interval"
         assert estimate.null is None or math.isfinite(estimate.null)
+    assert any(math.isfinite(estimate.value) for estimate in estimates.values()), "no number of it is finite"
 
 
 def order_does_not_matter(metric: GenerativeMetric, sides: Sides) -> None:

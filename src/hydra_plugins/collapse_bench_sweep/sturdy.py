@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from collapse_bench.cli.config import speaks
-from collapse_bench.errors import SweepError
+from collapse_bench.errors import SweepError, in_one_line
 from collapse_bench.sheet import Cell, Sheet, add_cells, in_short, read_sheet, start_sheet, unfinished
 
 
@@ -57,7 +57,7 @@ class SturdySweeper(Sweeper):
         try:
             returned = self._sweeper.sweep(arguments)
         except Exception as error:
-            if self._started() != before:  # otherwise no cell has begun
+            if self._started() != before:  # otherwise the sheet is that of an earlier start, or there is none
                 self._check(error)
             raise
         self._check(None)
@@ -87,9 +87,10 @@ class SturdySweeper(Sweeper):
     def _check(self, error: Exception | None) -> None:
         sheet = read_sheet(self._sheet)
         if lines := unfinished(sheet):
+            because = [] if error is None else [in_one_line(error)]
             raise SweepError(
                 f"{len(lines)} of {len(sheet.cells)} runs of the sweep did not finish; the same command runs only "
-                "these\n" + "\n".join(f"  {line}" for line in lines)
+                "these\n" + "\n".join([*(f"  {line}" for line in lines), *because])
             ) from error
 
 

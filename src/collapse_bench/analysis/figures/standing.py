@@ -18,7 +18,6 @@ from collapse_bench.analysis.figures.families import arm_families, name_in_famil
 from collapse_bench.analysis.figures.style import FLOOR_STYLE, OKABE_ITO, SMALL, largest_shown, measured
 from collapse_bench.analysis.ranking import budget_classes
 from collapse_bench.analysis.runs import Run, better, group_by_arm, headline
-from collapse_bench.analysis.statistics import SeedInterval
 from collapse_bench.analysis.tables import FLOOR, RANKED, arm_table, arrow, direction, format_value, label
 
 _ROW = 0.2
@@ -71,7 +70,7 @@ def plot_standing(runs: Sequence[Run], metrics: Sequence[str] | None = None, *, 
             for text, (_, arm) in zip(axes.get_yticklabels(), rows, strict=True):
                 text.set_fontweight("bold" if arm is None else "normal")
     handles = [
-        Line2D([], [], color=_COLOUR, marker="o", markersize=5, linewidth=1.4, label="mean, 95 % interval"),
+        Line2D([], [], color=_COLOUR, marker="o", markersize=5, linewidth=1.4, label="over seeds, 95 % interval"),
         Line2D([], [], label="its generation 0", **_START_STYLE),
         Line2D([], [], label=f"{FLOOR} (band: 2 sd)", **FLOOR_STYLE),
         Line2D([], [], linestyle="", label="[1]: the arm's budget"),
@@ -189,7 +188,7 @@ def _draw_standing(
     centres = np.array([row["centre"] for row in cells.values()])
     floor = next((row["floor"] for row in cells.values() if math.isfinite(row["floor"])), math.nan)
     spread = next((row["floor_spread"] for row in cells.values() if math.isfinite(row["floor_spread"])), math.nan)
-    starts = {arm: _start(row["value"], row["change"]) for arm, row in cells.items()}
+    starts = {arm: row["start"].centre if row["start"].n else math.nan for arm, row in cells.items()}
     low, high = _scale([*centres, floor, *starts.values()])
     if math.isfinite(floor):
         axes.axvline(floor, zorder=1, label=FLOOR, **FLOOR_STYLE)
@@ -225,10 +224,6 @@ def _point_outside(axes: Axes, y: int, text: str, *, to_the_right: bool) -> None
     axes.text(
         abs(x - 0.03), y, text, transform=place, ha=side, va="center", fontsize=7, color=_COLOUR, bbox=box, zorder=5
     )
-
-
-def _start(value: SeedInterval, change: SeedInterval) -> float:
-    return value.centre - change.centre if value.n and change.n else math.nan
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:

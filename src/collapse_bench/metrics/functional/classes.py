@@ -158,4 +158,6 @@ def calibration_error(probabilities: Float[Tensor, "n k"], labels: Int64[Tensor,
     Returns:
         A number in [0, 1].
     """
+    # It rounds to float32, in which a confidence of 1 has a bin of its own; so none is.
+    probabilities = probabilities.clamp(max=1.0 - 2.0**-24)
     return multiclass_calibration_error(probabilities, labels, probabilities.shape[1], n_bins=num_bins).item()

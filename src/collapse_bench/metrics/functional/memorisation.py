@@ -28,11 +28,12 @@ def nearest(queries: Float[Tensor, "q d"], points: Float[Tensor, "p d"], among: 
     rows = among.nonzero().flatten()
     if len(rows) == 0:
         return Nearest(queries.new_full((len(queries),), torch.inf), rows.new_zeros(len(queries)))
-    blocks = [squared.min(1) for _, squared in squared_distances(queries, points[rows])]
-    return Nearest(torch.cat([b.values for b in blocks]).sqrt(), rows[torch.cat([b.indices for b in blocks])])
+    found = rows[torch.cat([squared.argmin(1) for _, squared in squared_distances(queries, points[rows])])]
+    # From the differences, because sums of products are a little above 0 for equal rows.
+    return Nearest((queries - points[found]).square().sum(1).sqrt(), found)
 
 
-def num_authentic(closest: Nearest, training: Float[Tensor, "n d"]) -> int:
+def num_authentic(closest: Nearest, training: Float[Tensor, "n d"]) -> int | None:
     """Number of images farther from their nearest training image than that one is from its own nearest.
 
     Alaa et al., "How faithful is your synthetic data?", arXiv:2102.08921; its share is known as AuthPct.
@@ -49,10 +50,13 @@ def num_authentic(closest: Nearest, training: Float[Tensor, "n d"]) -> int:
         training: features of the training images, float64, near the origin.
 
     Returns:
-        A count from 0 to the number of images; near 0 for copies, near that of held-out images for a good model.
+        A count from 0 to the number of images; near 0 for copies, near that of held-out images for a good model. None
+        where all training images are equal, so that none has a nearest other one.
     """
     chosen, position = closest.rows.unique(return_inverse=True)
     owner = distinct(training)[1]
+    if not owner.any():
+        return None
     radii = training.new_empty(len(chosen))
     for block, squared in squared_distances(training[chosen], training):
         is_same = owner[chosen[block]][:, None] == owner
