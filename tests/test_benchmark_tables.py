@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
     ("script", "results", "table"),
     [
         ("quality_per_compute.py", "quality_mnist", "quality"),
+        ("latents_by_generation.py", "shumailov2024_mnist_vae", "latents"),
     ],
 )
 def test_the_script_makes_the_committed_table_of_the_committed_records(
