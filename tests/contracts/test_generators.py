@@ -308,7 +308,7 @@ def test_a_vae_reconstructs_eight_images(name: str, likelihood: str) -> None:
     generator, _ = make(name, *options, f"generator.likelihood={likelihood}")
     pool = make_pool(8)
     pool = Pool.real((pool.images > 127).to(torch.uint8) * 255, pool.labels, "binary")
-    model = fit(generator, pool, torch.ones(8), num_steps=500)
+    model = fit(generator, pool, torch.ones(8), num_steps=1000)
     assert isinstance(model, VAEModel)
     images = pool.images.float() / 127.5 - 1
     with torch.no_grad():
